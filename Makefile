@@ -1,0 +1,57 @@
+# make starter   train the starter with caption-GRPO and show what it learnt
+# make test      the tests          make test-slow, make test-gpu   the long ones
+# make quality   checks only        make style                      mends what can be mended
+
+PYTHON ?= python3
+PROCESSES ?= 2
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip install --constraint constraints.txt
+# hub access would only slow a run down: everything needed is here
+export HF_HUB_OFFLINE ?= 1
+export HF_HUB_DISABLE_TELEMETRY ?= 1
+# more threads than cores make a step many times slower
+export OMP_NUM_THREADS ?= 1
+export TOKENIZERS_PARALLELISM ?= false
+
+.PHONY: starter test test-slow test-gpu quality style clean
+
+starter: $(VENV)/.starter
+	$(BIN)/torchrun --nproc_per_node=$(PROCESSES) -m open_r1_vision.train --config recipes/starter/visionary_r1.yaml
+
+test: $(VENV)/.dev
+	$(BIN)/python -m pytest -m "not slow and not gpu"
+
+test-slow: $(VENV)/.dev
+	$(BIN)/python -m pytest -m "slow and not gpu" --timeout 3600
+
+test-gpu: $(VENV)/.dev
+	$(BIN)/python -m pytest -m gpu --timeout 3600
+
+quality: $(VENV)/.dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+style: $(VENV)/.dev
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+clean:
+	rm -rf $(VENV) build runs src/*.egg-info
+
+# torch first: the other packages then take what is there
+$(VENV)/.torch: constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(PIP) --upgrade pip setuptools wheel
+	$(PIP) torch
+	touch $@
+
+$(VENV)/.starter: $(VENV)/.torch setup.py
+	$(PIP) --no-build-isolation --editable ".[starter]"
+	touch $@
+
+$(VENV)/.dev: $(VENV)/.torch setup.py
+	$(PIP) ninja
+	$(PIP) --no-build-isolation --editable ".[dev]"
+	touch $@

@@ -1,0 +1,57 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Packaging of open_r1_vision. constraints.txt holds the versions that were tested together."""
+
+from pathlib import Path
+
+from setuptools import find_packages, setup
+
+extras = {
+    "deepspeed": ["deepspeed>=0.19,<0.20", "ninja"],
+    "vllm": ["vllm>=0.22,<=0.31"],
+    "flash-attn": ["flash-attn>=2.8"],
+    "torchvision": ["torchvision", "qwen-vl-utils>=0.0.14"],
+    "eval": ["scipy>=1.13"],
+}
+extras["starter"] = ["scikit-learn>=1.5", *extras["eval"]]
+extras["dev"] = [
+    "mypy>=1.18",
+    "pre-commit>=4",
+    "pytest>=8",
+    "pytest-timeout>=2.3",
+    "ruff>=0.14",
+    "types-PyYAML",
+    *extras["starter"],
+    *extras["deepspeed"],
+]
+
+setup(
+    name="open_r1_vision",
+    version="0.1.0",
+    description="Reinforcement learning of vision-language models on TRL: caption-GRPO and its relatives",
+    long_description=Path(__file__).with_name("README.md").read_text(encoding="utf-8"),
+    long_description_content_type="text/markdown",
+    license="Apache-2.0",
+    license_files=["LICENSE"],
+    python_requires=">=3.10,<3.13",
+    package_dir={"": "src"},
+    packages=find_packages("src"),
+    package_data={
+        "open_r1_vision": ["py.typed"],
+        "open_r1_vision.prompts": ["*.txt"],
+        "open_r1_vision.starter": ["checkpoint/*"],
+    },
+    install_requires=[
+        "torch>=2.6",
+        "trl>=1.16,<1.17",
+        "transformers>=5.10.4,<5.18",
+        "accelerate>=1.12",
+        "peft>=0.18",
+        "datasets>=4.4",
+        "math-verify>=0.8,<0.10",
+        "matplotlib>=3.9",
+        "pillow>=11",
+        "rapidfuzz>=3.9",
+        "rouge-score>=0.1.2",
+    ],
+    extras_require=extras,
+)

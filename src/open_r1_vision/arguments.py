@@ -1,0 +1,221 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What a recipe may say: dataclasses for the entry points, and a parser that knows near misses.
+
+A recipe is a YAML file of flat `key: value` lines; `--key value` on the command line wins over it. Nothing heavy is
+imported before the arguments are known, so that `--help` and typing errors answer at once.
+"""
+
+import argparse
+import dataclasses
+import difflib
+import json
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+
+@dataclass
+class DataArguments:
+    """Where rows come from and what the model is told."""
+
+    dataset: str = field(
+        metadata={
+            "help": "Training rows: a parquet, JSON or JSONL file, a save_to_disk folder, a hub id, or the dotted path of a "
+            "function that returns a data set."
+        }
+    )
+    dataset_split: str = field(default="train", metadata={"help": "Split of the training rows."})
+    dataset_kwargs: dict | str | None = field(
+        default=None, metadata={"help": "Further arguments for a data set named by a dotted path, as a mapping."}
+    )
+    eval_dataset: str | None = field(default=None, metadata={"help": "Held-out rows, named like `dataset`."})
+    eval_dataset_split: str = field(default="test", metadata={"help": "Split of the held-out rows."})
+    eval_dataset_kwargs: dict | str | None = field(
+        default=None, metadata={"help": "As dataset_kwargs, for the held-out rows."}
+    )
+    system_prompt: str | None = field(
+        default=None,
+        metadata={"help": "System prompt: a packaged prompt's name (visionary_r1, r1, …) or a text file."},
+    )
+    min_pixels: int | None = field(
+        default=None, metadata={"help": "Images with fewer pixels are enlarged by the processor."}
+    )
+    max_pixels: int | None = field(
+        default=None, metadata={"help": "Images with more pixels are reduced by the processor."}
+    )
+
+    def __post_init__(self) -> None:
+        self.dataset_kwargs = _read_mapping("dataset_kwargs", self.dataset_kwargs)
+        self.eval_dataset_kwargs = _read_mapping("eval_dataset_kwargs", self.eval_dataset_kwargs)
+
+
+@dataclass
+class ScriptArguments(DataArguments):
+    """Arguments of `open_r1_vision.train` beside the trainer's own options."""
+
+    trainer: str = field(
+        default="open_r1_vision.trainers.VisionGRPOTrainer",
+        metadata={
+            "help": "Dotted path of the trainer class; its `config_class` decides which further keys there are."
+        },
+    )
+    reward_funcs: list[str] = field(
+        default_factory=lambda: ["open_r1_vision.rewards.accuracy_reward", "open_r1_vision.rewards.format_reward"],
+        metadata={"help": "Dotted paths of reward functions; reward_weights gives their weights in the same order."},
+    )
+    reward_kwargs: dict | str | None = field(
+        default=None,
+        metadata={"help": "Fixed arguments by reward name: {format_reward: {sections: [think, answer]}}."},
+    )
+    eval_every: int | None = field(
+        default=None, metadata={"help": "Evaluate the held-out rows every so many steps, not only before and after."}
+    )
+    overwrite_output: bool = field(
+        default=False, metadata={"help": "Delete what another run left in output_dir, instead of refusing."}
+    )
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self.reward_kwargs = _read_mapping("reward_kwargs", self.reward_kwargs)
+        if isinstance(self.reward_funcs, str):
+            self.reward_funcs = [self.reward_funcs]
+        if self.eval_every is not None and self.eval_every < 1:
+            raise ValueError(f"eval_every is {self.eval_every}: set at least 1 step, or leave it out.")
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """What was asked for: the recipe's keys with the command line's on top, and the file they came from."""
+
+    settings: dict[str, Any]
+    path: Path | None
+
+    def as_plain(self) -> dict[str, Any]:
+        """The settings with words of the command line as plain text, one or a list."""
+        return {
+            key: (value.parts[0] if len(value.parts) == 1 else list(value.parts))
+            if isinstance(value, _CommandLineText)
+            else value
+            for key, value in self.settings.items()
+        }
+
+
+def read_recipe(argv: Sequence[str]) -> Recipe:
+    """Merge `--config FILE` and the `--key value` pairs of a command line.
+
+    Raises:
+        ValueError: no such file, not a mapping, or an argument that is no `--key value` pair.
+    """
+    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    parser.add_argument("--config")
+    known, rest = parser.parse_known_args(list(argv))
+    settings: dict[str, Any] = {}
+    path = None
+    if known.config is not None:
+        import yaml
+
+        path = Path(known.config)
+        if not path.is_file():
+            raise ValueError(f"There is no recipe {known.config!r}: give the path of a YAML file to --config.")
+        loaded = yaml.safe_load(path.read_text(encoding="utf-8"))
+        if not isinstance(loaded, dict):
+            raise ValueError(f"The recipe {known.config!r} must consist of `key: value` lines.")
+        settings.update(loaded)
+    settings.update(_read_pairs(rest))
+    return Recipe(settings, path)
+
+
+def parse_recipe(recipe: Recipe, dataclass_types: Sequence[type]) -> tuple[Any, ...]:
+    """Build the dataclasses from a recipe with TRL's parser.
+
+    Raises:
+        ValueError: a key that none of them has, with the nearest right name; or a value that they refuse.
+    """
+    from trl import TrlParser
+
+    known = {name for kind in dataclass_types for name in _field_names(kind)} | {"env"}
+    for key in recipe.settings:
+        if key not in known:
+            near = difflib.get_close_matches(key, known, n=1)
+            hint = f" Did you mean `{near[0]}`?" if near else " `--help` lists the keys."
+            raise ValueError(f"Unknown key `{key}`{f' in {recipe.path}' if recipe.path else ''}.{hint}")
+    parser = TrlParser(list(dataclass_types))
+    env = recipe.settings.get("env") or {}
+    if not isinstance(env, dict):
+        raise ValueError("`env` in a recipe must be a mapping of environment variables.")
+    return _parse_settings(parser, {key: value for key, value in recipe.settings.items() if key != "env"}, env)
+
+
+def print_help(module: str, dataclass_types: Sequence[type]) -> None:
+    """Write the keys of the library's own dataclasses, without importing what takes seconds."""
+    lines = [f"usage: python -m {module} --config RECIPE [--key value ...]", ""]
+    for kind in dataclass_types:
+        for item in dataclasses.fields(kind):
+            required = item.default is dataclasses.MISSING and item.default_factory is dataclasses.MISSING
+            default = (
+                "required"
+                if required
+                else f"default {item.default}"
+                if item.default is not dataclasses.MISSING
+                else ""
+            )
+            lines += [
+                f"  --{item.name}  ({default})" if default else f"  --{item.name}",
+                f"      {item.metadata['help']}",
+            ]
+    lines += [
+        "",
+        "Every key of trl's GRPOConfig and ModelConfig is allowed too, as are the trainer's own; --help_all lists them.",
+    ]
+    sys.stdout.write("\n".join(lines) + "\n")
+
+
+def _parse_settings(parser: Any, settings: dict[str, Any], env: dict[str, Any]) -> tuple[Any, ...]:
+    import os
+
+    os.environ.update({name: str(value) for name, value in env.items()})
+    from_text = {key: value for key, value in settings.items() if isinstance(value, _CommandLineText)}
+    remaining = parser.set_defaults_with_config(**{k: v for k, v in settings.items() if k not in from_text})
+    assert not remaining, remaining  # keys were checked above
+    argv = [part for key, value in from_text.items() for part in (f"--{key}", *value.parts)]
+    return parser.parse_args_into_dataclasses(args=argv)
+
+
+@dataclass(frozen=True)
+class _CommandLineText:
+    """The words that followed a key on the command line; the parser gives them their type."""
+
+    parts: tuple[str, ...]
+
+
+def _read_pairs(words: Sequence[str]) -> dict[str, _CommandLineText]:
+    pairs: dict[str, list[str]] = {}
+    current: list[str] | None = None
+    for word in words:
+        if word.startswith("--"):
+            key, equals, value = word[2:].partition("=")
+            current = pairs.setdefault(key.replace("-", "_"), [])
+            current.clear()
+            current.extend([value] if equals else [])
+        elif current is None:
+            raise ValueError(f"Unexpected argument {word!r}: settings are given as `--key value`.")
+        else:
+            current.append(word)
+    return {key: _CommandLineText(tuple(values)) for key, values in pairs.items()}
+
+
+def _field_names(kind: type) -> set[str]:
+    return {item.name for item in dataclasses.fields(kind) if item.init}
+
+
+def _read_mapping(name: str, value: Any) -> dict[str, Any]:
+    if isinstance(value, str):
+        try:
+            value = json.loads(value)
+        except ValueError as error:
+            raise ValueError(f"{name} is {value!r}, which is not JSON ({error}): give a mapping.") from error
+    if value is not None and not isinstance(value, dict):
+        raise ValueError(f"{name} is a {type(value).__name__}: give a mapping.")
+    return value or {}

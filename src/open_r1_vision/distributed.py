@@ -1,0 +1,74 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Processes: start DeepSpeed on machines without a GPU, prove that its engine runs, end a run cleanly."""
+
+import logging
+import os
+import sys
+from datetime import timedelta
+
+import torch
+from torch import distributed as dist
+
+
+def boot_deepspeed_on_cpu(timeout_seconds: int) -> None:
+    """Make accelerate start a process group that DeepSpeed can use without a GPU.
+
+    With `use_cpu` alone, accelerate leaves DeepSpeed's communication uninitialised until after ZeRO-3 has partitioned
+    the model, and drops the time limit. Starting the process state first, with an explicit backend, avoids both; the
+    trainer's arguments then need `use_cpu=True` and `accelerator_config={"use_configured_state": True}`.
+
+    Args:
+        timeout_seconds: limit of one collective operation.
+    """
+    from accelerate import PartialState
+
+    os.environ["ACCELERATE_TORCH_DEVICE"] = "cpu"
+    os.environ["DS_ACCELERATOR"] = "cpu"
+    # one machine: without these DeepSpeed looks for MPI
+    for name, value in {"RANK": "0", "LOCAL_RANK": "0", "WORLD_SIZE": "1"}.items():
+        os.environ.setdefault(name, value)
+    os.environ.setdefault("MASTER_ADDR", "127.0.0.1")
+    os.environ.setdefault("MASTER_PORT", "29500")
+    os.environ["ACCELERATE_USE_DEEPSPEED"] = "true"
+    try:
+        PartialState(backend="gloo", timeout=timedelta(seconds=timeout_seconds))
+    finally:
+        del os.environ["ACCELERATE_USE_DEEPSPEED"]
+
+
+def require_deepspeed_engine(model: torch.nn.Module) -> None:
+    """Refuse to train when DeepSpeed was asked for but the model was wrapped by something else.
+
+    Raises:
+        RuntimeError: `model` is not a DeepSpeed engine.
+    """
+    if type(model).__name__ != "DeepSpeedEngine":
+        raise RuntimeError(
+            f"`deepspeed` is set, but the model runs as {type(model).__name__}: nothing would be sharded. Launch with "
+            "torchrun and leave the process group to this library, or unset `deepspeed`."
+        )
+
+
+def num_processes() -> int:
+    """Processes of this run as torchrun announces them, 1 outside of torchrun."""
+    return int(os.environ.get("WORLD_SIZE", "1"))
+
+
+def is_main_process() -> bool:
+    """Whether this is the process that prints and writes."""
+    return int(os.environ.get("RANK", "0")) == 0
+
+
+def finish() -> None:
+    """End a command line process after its work is done and saved.
+
+    Destroys the process group and leaves without interpreter teardown: a gloo thread that is still up there aborts
+    about one finished run in eleven ("terminate called without an active exception"), and torchrun then reports failure.
+    """
+    logging.shutdown()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    if dist.is_available() and dist.is_initialized():
+        dist.barrier()
+        dist.destroy_process_group()
+        os._exit(0)

@@ -1,0 +1,159 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Held-out evaluation of the policy in training: greedy answers, what a reader makes of the captions, and statistics."""
+
+import json
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from accelerate import PartialState
+from accelerate.utils import gather_object
+from datasets import Dataset
+from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+from trl.data_utils import prepare_multimodal_messages
+
+from open_r1_vision.reasoners.captions import CaptionReader
+from open_r1_vision.rewards.answers import extract_answer, score_answer
+from open_r1_vision.rewards.tags import extract_caption
+from open_r1_vision.trainers.base import VisionGRPOTrainer
+
+#: Chats with their images, and a limit of new tokens, to replies.
+Generate = Callable[[list[list[dict]], int], list[str]]
+
+#: Measures of a sample, in the order of the report, and what they are called there.
+MEASURES = {
+    "accuracy": "accuracy",
+    "reader_accuracy": "accuracy of the answer read from the caption alone",
+    "caption_exact": "caption exactness",
+}
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One held-out row, answered greedily. Scores are in [0, 1]; None where a measure doesn't apply."""
+
+    id: str
+    completion: str
+    accuracy: float
+    caption: str | None
+    reader_reply: str | None
+    reader_accuracy: float | None
+    caption_exact: float | None
+
+
+def evaluate(
+    generate: Generate,
+    rows: Dataset,
+    *,
+    reader: CaptionReader | None = None,
+    max_new_tokens: int,
+    batch_size: int = 128,
+) -> list[Sample]:
+    """Answer each row once, greedily.
+
+    Under several processes all must call it; they share the rows, and each gets all samples, in the order of the rows.
+
+    Args:
+        generate: turns chats with images in them, and a limit of new tokens, into greedy replies.
+        rows: rows with a `prompt`; where they have a reference `caption`, captions are compared with it word by word.
+        reader: reads the captions; None leaves `reader_accuracy` out.
+        max_new_tokens: limit of a completion.
+        batch_size: rows that one process generates for at a time.
+    """
+    state = PartialState()
+    rank, world = state.process_index, state.num_processes
+    samples: list[Sample] = []
+    for start in range(0, len(rows), batch_size * world):
+        indices = list(range(start, min(start + batch_size * world, len(rows))))
+        # under ZeRO-3 all processes generate equally often, so a short last batch is filled up with its first row
+        padded = indices + [indices[0]] * (-len(indices) % world)
+        batch = [rows[index] for index in padded[rank::world]]
+        samples_by_rank = gather_object([_answer(generate, batch, reader, max_new_tokens)])
+        samples += [sample for group in zip(*samples_by_rank, strict=True) for sample in group][: len(indices)]
+    return samples
+
+
+def _answer(generate: Generate, batch: list[dict], reader: CaptionReader | None, max_new_tokens: int) -> list[Sample]:
+    prompts = [prepare_multimodal_messages(row["prompt"], images=row["images"]) for row in batch]
+    completions = generate(prompts, max_new_tokens)
+    captions = [extract_caption(completion) for completion in completions]
+    readings = reader.read(captions, [row["problem"] for row in batch]) if reader else [None] * len(batch)
+    samples = []
+    for row, completion, caption, reading in zip(batch, completions, captions, readings, strict=True):
+        gold, kind, problem = row["solution"], row["problem_type"], row["problem"]
+        reference = row.get("caption")
+        samples.append(
+            Sample(
+                id=row["id"],
+                completion=completion,
+                accuracy=score_answer(extract_answer(completion), gold, kind, problem=problem),
+                caption=caption,
+                reader_reply=reading.reply if reading else None,
+                reader_accuracy=score_answer(reading.answer, gold, kind, problem=problem) if reading else None,
+                caption_exact=None if reference is None else float((caption or "").split() == reference.split()),
+            )
+        )
+    return samples
+
+
+class HeldOutEvaluation(TrainerCallback):
+    """Evaluate held-out rows before the first step, every so many steps, and after the last.
+
+    The samples of each evaluation go to `evaluations/step_00000.jsonl` in the output folder, where a resumed run finds
+    those of its first part.
+
+    Args:
+        trainer: see :func:`evaluate`.
+        rows: see :func:`evaluate`.
+        every: steps between evaluations; None evaluates before and after only.
+    """
+
+    def __init__(self, trainer: VisionGRPOTrainer, rows: Dataset, every: int | None = None) -> None:
+        self.trainer = trainer
+        self.rows = rows
+        self.every = every
+        self.reader: CaptionReader | None = getattr(trainer, "reader", None)
+
+    def on_train_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+        if state.global_step == 0:
+            self._evaluate(state.global_step)
+
+    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+        step = state.global_step
+        if step == state.max_steps or (self.every is not None and step % self.every == 0):
+            self._evaluate(step)
+
+    def _evaluate(self, step: int) -> None:
+        trainer = self.trainer
+        was_training = trainer.model.training
+        trainer.model.eval()
+        samples = evaluate(
+            trainer.generate_greedy,
+            self.rows,
+            reader=self.reader,
+            max_new_tokens=trainer.max_completion_length,
+        )
+        trainer.model.train(was_training)
+        if self.trainer.accelerator.is_main_process:
+            write_samples(Path(self.trainer.args.output_dir), step, samples)
+
+
+def write_samples(output_dir: Path, step: int, samples: list[Sample]) -> None:
+    """Write the samples of an evaluation, whole or not at all."""
+    path = output_dir / "evaluations" / f"step_{step:05d}.jsonl"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    draft = path.with_suffix(".tmp")
+    draft.write_text("".join(json.dumps(asdict(sample)) + "\n" for sample in samples), encoding="utf-8")
+    draft.rename(path)
+
+
+def read_evaluations(output_dir: Path) -> dict[int, list[Sample]]:
+    """The evaluations of a run by step, in order."""
+    paths = sorted((output_dir / "evaluations").glob("step_*.jsonl"))
+    return {
+        int(path.stem.removeprefix("step_")): [
+            Sample(**json.loads(line)) for line in path.read_text(encoding="utf-8").splitlines()
+        ]
+        for path in paths
+    }

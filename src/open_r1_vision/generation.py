@@ -1,0 +1,43 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Greedy replies of a model in this process, for evaluation outside of a trainer."""
+
+import torch
+from transformers import AutoModelForImageTextToText
+
+from open_r1_vision.models import find_model, load_processor
+
+
+class GreedyGenerator:
+    """A model folder that replies to chats.
+
+    Args:
+        model: folder, hub id, or dotted path, see :func:`open_r1_vision.models.find_model`.
+        device: where the model runs; by default a GPU where there is one.
+        dtype: precision of the weights; by default bfloat16 on a GPU and float32 elsewhere.
+    """
+
+    def __init__(self, model: str, device: str | None = None, dtype: torch.dtype | None = None) -> None:
+        self.device = device or ("cuda" if torch.cuda.is_available() else "cpu")
+        folder = find_model(model)
+        self.processor = load_processor(folder)
+        dtype = dtype or (torch.bfloat16 if self.device.startswith("cuda") else torch.float32)
+        self.model = AutoModelForImageTextToText.from_pretrained(folder, dtype=dtype).to(self.device).eval()
+
+    def __call__(self, prompts: list[list[dict]], max_new_tokens: int) -> list[str]:
+        """Reply to each chat, greedily.
+
+        Args:
+            prompts: chats; images lie in the messages' content.
+            max_new_tokens: most tokens of a reply.
+        """
+        inputs = self.processor.apply_chat_template(
+            prompts,
+            add_generation_prompt=True,
+            tokenize=True,
+            return_dict=True,
+            return_tensors="pt",
+            processor_kwargs={"padding": True, "padding_side": "left"},
+        ).to(self.device)
+        with torch.inference_mode():
+            output = self.model.generate(**inputs, max_new_tokens=max_new_tokens, do_sample=False)
+        return self.processor.tokenizer.batch_decode(output[:, inputs["input_ids"].shape[1] :], skip_special_tokens=True)

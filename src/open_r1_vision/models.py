@@ -1,0 +1,90 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Finding a model, and loading its processor with or without torchvision."""
+
+import functools
+import shutil
+from pathlib import Path
+
+from transformers import AutoConfig, AutoProcessor, ProcessorMixin
+from transformers.models.auto.processing_auto import PROCESSOR_MAPPING_NAMES
+from transformers.utils import is_torchvision_available
+
+from open_r1_vision.importing import import_callable, is_dotted_path
+
+_VIDEO_CONFIG = "video_preprocessor_config.json"
+
+
+def find_model(name: str) -> str:
+    """Turn what a recipe calls a model into a folder or hub id.
+
+    Args:
+        name: a folder, a hub id, or the dotted path of a callable without arguments that returns a folder, such as
+            `open_r1_vision.starter.model.policy`.
+    """
+    if Path(name).exists():
+        return name
+    return import_callable(name)() if is_dotted_path(name) else name
+
+
+def load_processor(model: str, min_pixels: int | None = None, max_pixels: int | None = None) -> ProcessorMixin:
+    """Load the processor of a vision-language model, padding on the left.
+
+    Transformers' video processors need torchvision. Where it is missing, the processor is the model's own without its
+    video part; images are then handled by PIL.
+
+    Args:
+        model: folder or hub id.
+        min_pixels: images with fewer pixels (height x width) are enlarged.
+        max_pixels: images with more pixels are reduced.
+
+    Raises:
+        ValueError: the folder holds no processor, or a processor of text only.
+    """
+    pixels = {"min_pixels": min_pixels, "max_pixels": max_pixels}
+    pixels = {key: value for key, value in pixels.items() if value is not None}
+    try:
+        if is_torchvision_available():
+            processor = AutoProcessor.from_pretrained(model, **pixels)
+        else:
+            processor = without_video(_processor_class(model)).from_pretrained(model, **pixels)
+    except (OSError, ValueError) as error:
+        raise ValueError(
+            f"No processor of a vision-language model could be loaded from {model!r} ({error}). A model folder must "
+            "hold the files that `processor.save_pretrained` writes beside the weights (processor_config.json or "
+            "preprocessor_config.json, tokenizer.json): copy them from the base model, or set `model_name_or_path` to "
+            "a complete folder."
+        ) from error
+    if not isinstance(processor, ProcessorMixin):
+        raise ValueError(
+            f"{model!r} gave a {type(processor).__name__}, which handles text only. Set `model_name_or_path` to a "
+            "vision-language model whose folder holds an image processor."
+        )
+    processor.tokenizer.padding_side = "left"
+    return processor
+
+
+def save_processor(processor: ProcessorMixin, source: str, folder: str) -> None:
+    """Save a processor, with the source's video settings where they could not be loaded for lack of torchvision."""
+    processor.save_pretrained(folder)
+    settings = Path(source) / _VIDEO_CONFIG
+    target = Path(folder) / _VIDEO_CONFIG
+    if settings.is_file() and not target.exists():
+        shutil.copyfile(settings, target)
+
+
+@functools.cache
+def without_video(processor_class: type[ProcessorMixin]) -> type[ProcessorMixin]:
+    """The same processor class, of the same name, without a video processor among its parts."""
+    parts = [part for part in processor_class.get_attributes() if part != "video_processor"]
+    return type(processor_class.__name__, (processor_class,), {"get_attributes": classmethod(lambda cls: list(parts))})
+
+
+def _processor_class(model: str) -> type[ProcessorMixin]:
+    """The processor class that transformers registers for the model's architecture."""
+    import transformers
+
+    model_type = AutoConfig.from_pretrained(model).model_type
+    name = PROCESSOR_MAPPING_NAMES.get(model_type)
+    if name is None:
+        raise ValueError(f"transformers registers no processor for the architecture {model_type!r}")
+    return getattr(transformers, name)

@@ -1,0 +1,67 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Reading a caption: what a reader is asked, what it may reply, and the interface that every reader has.
+
+Visionary-R1 (arXiv 2505.14677) grades a caption by whether its question can be answered from it alone. The reader sees
+caption and question, never the image. It replies with an answer, or says that the text is not a description because it
+already reasons or answers; such a caption earns nothing.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from open_r1_vision.rewards.tags import extract_section
+
+NOT_A_DESCRIPTION = "Not a description"
+#: Visionary-R1's published prompt asks for this verdict instead.
+_VERDICTS = (NOT_A_DESCRIPTION.lower(), "hacking sample")
+
+
+@dataclass(frozen=True)
+class Reading:
+    """A reader's reply to one caption.
+
+    Attributes:
+        reply: what the reader wrote; empty when it was not asked.
+        answer: the answer in the reply, None when there is none.
+        is_description: False when the reader rejected the caption as more than a description.
+    """
+
+    reply: str
+    answer: str | None
+    is_description: bool = True
+
+
+class CaptionReader(Protocol):
+    """Anything that answers questions from captions: the live policy, a frozen model, a server."""
+
+    def read(self, captions: Sequence[str | None], problems: Sequence[str]) -> list[Reading]:
+        """Answer each problem from its caption alone.
+
+        Args:
+            captions: one caption for each completion of this process, None where a completion has none. Entries
+                stay at their place, so that every process reads equally many.
+            problems: the question that belongs to each caption.
+
+        Returns:
+            One reading for each caption, in the same order; a reading without answer where there is no caption.
+        """
+        ...
+
+
+def reader_messages(caption: str, problem: str, system_prompt: str) -> list[dict]:
+    """The chat that asks a model to answer `problem` from `caption`."""
+    text = f"Text: {caption}\nQuestion: {problem}"
+    return [
+        {"role": "system", "content": [{"type": "text", "text": system_prompt}]},
+        {"role": "user", "content": [{"type": "text", "text": text}]},
+    ]
+
+
+def parse_reply(reply: str) -> Reading:
+    """Read a reply: a verdict, the content of answer tags, or else the whole reply without a full stop at its end."""
+    text = reply.strip()
+    if text.lower().startswith(_VERDICTS):
+        return Reading(reply, None, is_description=False)
+    answer = extract_section(text, "answer") if "<answer>" in text else text.removesuffix(".").strip()
+    return Reading(reply, answer or None)

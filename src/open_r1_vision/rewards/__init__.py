@@ -1,0 +1,8 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Reward functions: plain callables on strings and columns, which need neither torch nor a trainer."""
+
+from open_r1_vision.rewards.accuracy import accuracy_reward
+from open_r1_vision.rewards.caption import caption_reward
+from open_r1_vision.rewards.format import format_reward
+
+__all__ = ["accuracy_reward", "caption_reward", "format_reward"]

@@ -1,0 +1,176 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The starter's policy: Qwen2.5-VL's architecture at 2.2 million parameters, with a tokenizer of 512 tokens.
+
+`policy()` is the folder of the shipped checkpoint, `new_policy()` a fresh one with random weights; recipes name them by
+their dotted paths.
+"""
+
+import json
+import random
+import tempfile
+from importlib import resources
+from pathlib import Path
+
+import torch
+from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, trainers
+from transformers import (
+    GenerationConfig,
+    PreTrainedTokenizerFast,
+    Qwen2_5_VLConfig,
+    Qwen2_5_VLForConditionalGeneration,
+    Qwen2_5_VLProcessor,
+)
+from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLImageProcessorPil
+
+from open_r1_vision.models import without_video
+from open_r1_vision.prompts import load_prompt
+from open_r1_vision.starter import digits, figures
+from open_r1_vision.starter.page import CELL_PIXELS, PAGE_PIXELS, SPLITS, draw_cells
+
+VOCABULARY_SIZE = 512
+TAGS = ("info", "think", "answer")
+#: The order fixes the ids, 0 to 6.
+SPECIAL_TOKENS = (
+    "<|endoftext|>",
+    "<|im_start|>",
+    "<|im_end|>",
+    "<|vision_start|>",
+    "<|vision_end|>",
+    "<|image_pad|>",
+    "<|video_pad|>",
+)
+PROMPTS = ("starter", "starter_reader")
+
+CHAT_TEMPLATE = (
+    "{% for message in messages %}<|im_start|>{{ message['role'] }}\n"
+    "{% if message['content'] is string %}{{ message['content'] }}{% else %}"
+    "{% for part in message['content'] %}"
+    "{% if part['type'] == 'image' %}<|vision_start|><|image_pad|><|vision_end|>"
+    "{% elif 'text' in part %}{{ part['text'] }}{% endif %}"
+    "{% endfor %}{% endif %}<|im_end|>\n{% endfor %}"
+    "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+)
+
+
+def policy() -> str:
+    """Folder of the checkpoint that `recipes/starter/warm_up.yaml` made."""
+    folder = Path(str(resources.files("open_r1_vision.starter"))) / "checkpoint"
+    if not (folder / "config.json").is_file():
+        raise FileNotFoundError(
+            f"The starter's checkpoint is not in {folder}. Make it with "
+            "`torchrun --nproc_per_node=2 -m open_r1_vision.sft --config recipes/starter/warm_up.yaml`."
+        )
+    return str(folder)
+
+
+def new_policy(seed: int = 0) -> str:
+    """Write a policy with random weights to a temporary folder and return the folder."""
+    folder = tempfile.mkdtemp(prefix="open_r1_vision_starter_")
+    save_new_policy(folder, seed)
+    return folder
+
+
+def save_new_policy(folder: str, seed: int = 0) -> None:
+    """Write model, processor and generation config with weights drawn from `seed` to `folder`."""
+    tokenizer = build_tokenizer()
+    torch.manual_seed(seed)
+    model = Qwen2_5_VLForConditionalGeneration(build_config(tokenizer))
+    model.generation_config = GenerationConfig(
+        bos_token_id=tokenizer.pad_token_id,
+        eos_token_id=[tokenizer.eos_token_id, tokenizer.pad_token_id],
+        pad_token_id=tokenizer.pad_token_id,
+    )
+    model.save_pretrained(folder)
+    build_processor(tokenizer).save_pretrained(folder)
+
+
+def build_config(tokenizer: PreTrainedTokenizerFast) -> Qwen2_5_VLConfig:
+    """Shape of the policy. Heads are 32 wide, the least that vLLM's CPU attention takes."""
+    ids = {token: tokenizer.convert_tokens_to_ids(token) for token in SPECIAL_TOKENS}
+    return Qwen2_5_VLConfig(
+        text_config={
+            "vocab_size": VOCABULARY_SIZE,
+            "hidden_size": 192,
+            "intermediate_size": 512,
+            "num_hidden_layers": 4,
+            "num_attention_heads": 6,
+            "num_key_value_heads": 2,
+            "max_position_embeddings": 1024,
+            "rope_parameters": {"rope_type": "default", "rope_theta": 10000.0, "mrope_section": [4, 6, 6]},
+            "tie_word_embeddings": True,
+            "bos_token_id": ids["<|endoftext|>"],
+            "eos_token_id": ids["<|im_end|>"],
+            "pad_token_id": ids["<|endoftext|>"],
+        },
+        vision_config={
+            "depth": 2,
+            "hidden_size": 96,
+            "intermediate_size": 256,
+            "num_heads": 3,
+            "out_hidden_size": 192,
+            "patch_size": 14,
+            "spatial_merge_size": 2,
+            "window_size": PAGE_PIXELS,
+            "fullatt_block_indexes": [1],
+        },
+        image_token_id=ids["<|image_pad|>"],
+        video_token_id=ids["<|video_pad|>"],
+        vision_start_token_id=ids["<|vision_start|>"],
+        vision_end_token_id=ids["<|vision_end|>"],
+        tie_word_embeddings=True,
+    )
+
+
+def build_processor(tokenizer: PreTrainedTokenizerFast) -> Qwen2_5_VLProcessor:
+    """The architecture's own processor; pages pass it at their size."""
+    image_processor = Qwen2VLImageProcessorPil(min_pixels=CELL_PIXELS**2, max_pixels=4 * PAGE_PIXELS**2)
+    processor_class = without_video(Qwen2_5_VLProcessor)
+    return processor_class(image_processor=image_processor, tokenizer=tokenizer, chat_template=CHAT_TEMPLATE)
+
+
+def build_tokenizer() -> PreTrainedTokenizerFast:
+    """Train a byte-level BPE tokenizer on the tasks' own text, so that a number or a word is one token."""
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=VOCABULARY_SIZE - 2 * len(TAGS),
+        special_tokens=list(SPECIAL_TOKENS),
+        initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),
+        show_progress=False,
+    )
+    tokenizer.train_from_iterator(_corpus(), trainer)
+    tokenizer.add_tokens([AddedToken(tag, normalized=False) for name in TAGS for tag in (f"<{name}>", f"</{name}>")])
+    return PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer, eos_token="<|im_end|>", pad_token="<|endoftext|>", padding_side="left"
+    )
+
+
+def _corpus() -> list[str]:
+    """What the tokenizer is trained on: prompts, every number up to 99, and drawn questions with their reasoning."""
+    rng = random.Random(0)
+    lines = [load_prompt(name) for name in PROMPTS]
+    lines += [f" {number}" for number in range(100) for _ in range(50)]
+    for split in SPLITS.values():
+        for _ in range(1000):
+            cells = draw_cells(rng, rng.randint(split.min_objects, split.max_objects))
+            numbers = [rng.randint(0, 9) for _ in cells]
+            shapes = [(rng.choice(tuple(figures.COLOURS)), rng.choice(figures.SHAPES)) for _ in cells]
+            for question, facts in (
+                (digits.ask(rng, numbers), digits.describe(numbers, cells)),
+                (figures.ask(rng, shapes), figures.describe(shapes, cells)),
+            ):
+                caption = " ; ".join(facts)
+                lines += [f"user\n{question.problem}", f"assistant\n {caption} {' '.join(question.steps)} "]
+                lines += [f"system\n Text: {caption}\nQuestion: {question.problem}"]
+    return lines
+
+
+def describe_size(folder: str) -> str:
+    """Number of parameters and bytes of weights of a saved policy, for a terminal."""
+    weights = Path(folder) / "model.safetensors"
+    with weights.open("rb") as file:
+        header = json.loads(file.read(int.from_bytes(file.read(8), "little")))
+    shapes = [entry["shape"] for name, entry in header.items() if name != "__metadata__"]
+    parameters = sum(int(torch.tensor(shape).prod()) for shape in shapes)
+    return f"{parameters / 1e6:.2f}M parameters, {weights.stat().st_size / 1e6:.1f} MB"

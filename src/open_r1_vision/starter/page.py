@@ -1,0 +1,91 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What the starter's two tasks share: a page of 4 x 4 cells, how its rows are described, and the row schema.
+
+A page is 112 x 112 pixels, which a Qwen2.5-VL processor turns into 16 visual tokens of 28 x 28 pixels. Objects lie in
+distinct cells, moved by a few pixels, and are described in reading order with a semicolon between lines.
+"""
+
+import itertools
+import random
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+
+from datasets import Dataset
+from PIL import Image
+
+from open_r1_vision.data.rows import rows_from_list
+
+PAGE_PIXELS = 112
+CELL_PIXELS = 28
+CELLS_PER_SIDE = PAGE_PIXELS // CELL_PIXELS
+
+
+@dataclass(frozen=True)
+class Split:
+    """How hard the pages of a split are, and where its randomness starts.
+
+    Attributes:
+        min_objects: fewest objects on a page.
+        max_objects: most objects on a page, at most 16.
+        seed_offset: keeps the random streams of the splits apart at equal user seeds.
+    """
+
+    min_objects: int
+    max_objects: int
+    seed_offset: int
+
+
+#: `warm_up` pages are easy and come with captions and reasoning; `train` and `test` pages are hard.
+SPLITS = {"warm_up": Split(2, 5, 0), "train": Split(5, 8, 1), "test": Split(5, 8, 2)}
+
+
+@dataclass(frozen=True)
+class Question:
+    """One question about a page and everything known about its answer.
+
+    Attributes:
+        problem: the question as the model reads it.
+        solution: the plain gold answer.
+        problem_type: see :mod:`open_r1_vision.data.rows`.
+        steps: the reasoning, one step per entry; joined by a space it is the warm-up's `<think>` text.
+    """
+
+    problem: str
+    solution: str
+    problem_type: str
+    steps: list[str]
+
+
+def get_split(name: str) -> Split:
+    """Look a split up by name, or say which there are."""
+    if name not in SPLITS:
+        raise ValueError(f"Unknown split {name!r} of a starter task: choose one of {', '.join(SPLITS)}.")
+    return SPLITS[name]
+
+
+def draw_cells(rng: random.Random, count: int) -> list[tuple[int, int]]:
+    """Choose `count` distinct (row, column) cells, in reading order."""
+    return sorted(divmod(cell, CELLS_PER_SIDE) for cell in rng.sample(range(CELLS_PER_SIDE**2), count))
+
+
+def describe_lines(cells: Iterable[tuple[int, int]], names: Iterable[str], separator: str) -> list[str]:
+    """Name the objects of each non-empty line of the page, top to bottom."""
+    lines = itertools.groupby(zip(cells, names, strict=True), key=lambda item: item[0][0])
+    return [separator.join(name for _, name in line) for _, line in lines]
+
+
+def build_rows(
+    task: str, split: str, count: int, seed: int, draw_page: Callable[[random.Random, Split], tuple[Image.Image, dict]]
+) -> Dataset:
+    """Draw `count` rows of a task. Row i depends on the task, the split, the seed and i alone."""
+    if count < 1:
+        raise ValueError(f"A starter task was asked for {count} rows: set `count` to at least 1.")
+    spec = get_split(split)
+    rows = []
+    for index in range(count):
+        rng = random.Random(f"{task}-{spec.seed_offset}-{seed}-{index}")
+        image, columns = draw_page(rng, spec)
+        rows.append(
+            {"id": f"{task}-{split}-{seed}-{index}", "images": [image], "source": f"starter/{task}", **columns}
+        )
+    return rows_from_list(rows)

@@ -1,0 +1,100 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Lessons of the starter's warm-up: easy pages with their captions and reasoning, and reading without a page.
+
+One lesson in four has no image. There the model plays the reader of captions: it answers from a caption, or says "Not
+a description" where the caption goes further than the page. Text is cheap, so the captions it reads are as long as
+those of hard pages; the pages it sees are easy.
+"""
+
+import random
+
+from datasets import Dataset, concatenate_datasets
+
+from open_r1_vision.prompts import load_prompt
+from open_r1_vision.reasoners.captions import NOT_A_DESCRIPTION, reader_messages
+from open_r1_vision.starter import digits, figures
+from open_r1_vision.starter.page import SPLITS, Question, draw_cells
+
+READING_SHARE = 0.25
+NOT_A_DESCRIPTION_SHARE = 0.3
+
+
+def rows(split: str = "train", count: int = 24000, seed: int = 0) -> Dataset:
+    """Prompt-completion rows for TRL's SFTTrainer: columns `images`, `prompt`, `completion`.
+
+    Args:
+        split: `train`, or `test` for other lessons of the same kind.
+        count: number of rows.
+        seed: another seed gives other lessons.
+    """
+    if split not in ("train", "test"):
+        raise ValueError(f"Unknown split {split!r} of the warm-up: choose train or test.")
+    seed = 2 * seed + (split == "test")
+    num_reading = int(count * READING_SHARE)
+    num_digits = (count - num_reading) * 3 // 5
+    pages = concatenate_datasets(
+        [
+            digits.rows("warm_up", num_digits, seed),
+            figures.rows("warm_up", count - num_reading - num_digits, seed),
+        ]
+    )
+    pages = pages.map(_page_lesson, remove_columns=[name for name in pages.column_names if name != "images"])
+    rng = random.Random(f"reading-{seed}")
+    readings = Dataset.from_list([_reading_lesson(rng) for _ in range(num_reading)]).cast(pages.features)
+    return concatenate_datasets([pages, readings]).shuffle(seed=seed)
+
+
+def write_completion(caption: str, steps: list[str], solution: str) -> str:
+    """What the policy should say about a page."""
+    return f"<info> {caption}</info> {write_answer(steps, solution)}"
+
+
+def write_answer(steps: list[str], solution: str) -> str:
+    """What the policy should say when it reads a caption instead of seeing the page."""
+    return f"<think> {' '.join(steps)}</think> <answer> {solution}</answer>"
+
+
+def _page_lesson(row: dict) -> dict:
+    return {
+        "prompt": [
+            {"role": "system", "content": [_text(load_prompt("starter"))]},
+            {"role": "user", "content": [{"type": "image", "text": None}, _text(row["problem"])]},
+        ],
+        "completion": [_assistant(write_completion(row["caption"], row["reasoning_steps"], row["solution"]))],
+    }
+
+
+def _reading_lesson(rng: random.Random) -> dict:
+    caption, question = _draw_caption(rng)
+    reply = write_answer(question.steps, question.solution)
+    if rng.random() < NOT_A_DESCRIPTION_SHARE:
+        reply = NOT_A_DESCRIPTION
+        steps = " ".join(question.steps)
+        caption = rng.choice(
+            (
+                f"{caption} {steps}",
+                f"{caption} = {question.solution}",
+                f"{caption} answer {question.solution}",
+                steps,
+                question.solution,
+            )
+        )
+    prompt = reader_messages(caption, question.problem, load_prompt("starter_reader"))
+    return {"images": [], "prompt": prompt, "completion": [_assistant(reply)]}
+
+
+def _draw_caption(rng: random.Random) -> tuple[str, Question]:
+    cells = draw_cells(rng, rng.randint(SPLITS["warm_up"].min_objects, SPLITS["train"].max_objects))
+    if rng.random() < 0.6:
+        numbers = [rng.randint(0, 9) for _ in cells]
+        return " ; ".join(digits.describe(numbers, cells)), digits.ask(rng, numbers)
+    shapes = [(rng.choice(tuple(figures.COLOURS)), rng.choice(figures.SHAPES)) for _ in cells]
+    return " ; ".join(figures.describe(shapes, cells)), figures.ask(rng, shapes)
+
+
+def _text(text: str) -> dict:
+    return {"type": "text", "text": text}
+
+
+def _assistant(text: str) -> dict:
+    return {"role": "assistant", "content": [_text(text)]}

@@ -1,0 +1,8 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Trainers: subclasses of TRL's GRPOTrainer that hold what differs from it and nothing else."""
+
+from open_r1_vision.trainers.base import VisionGRPOTrainer
+from open_r1_vision.trainers.caption import CaptionGRPOTrainer
+from open_r1_vision.trainers.config import CaptionGRPOConfig, VisionGRPOConfig
+
+__all__ = ["CaptionGRPOConfig", "CaptionGRPOTrainer", "VisionGRPOConfig", "VisionGRPOTrainer"]

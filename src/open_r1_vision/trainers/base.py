@@ -1,0 +1,328 @@
+# SPDX-License-Identifier: Apache-2.0
+"""VisionGRPOTrainer: TRL's GRPOTrainer, right for images."""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, ClassVar
+
+import torch
+from accelerate.utils import gather_object
+from PIL import Image
+from torch import nn
+from transformers import ProcessorMixin
+from trl import GRPOTrainer
+
+from open_r1_vision import checkpoints
+from open_r1_vision.models import load_processor
+from open_r1_vision.rewards.loading import checked
+from open_r1_vision.trainers.callbacks import KLScheduleCallback, RequireDeepSpeedCallback
+from open_r1_vision.trainers.config import VisionGRPOConfig
+from open_r1_vision.trainers.timing import StepTimer
+
+#: Configuration entries that hold the id of a token which stands for, or encloses, an image or a video.
+_VISION_TOKEN_FIELDS = (
+    "image_token_id",
+    "image_token_index",
+    "video_token_id",
+    "video_token_index",
+    "vision_start_token_id",
+    "vision_end_token_id",
+)
+_IMAGE_TRACKERS = {"wandb", "trackio"}
+
+
+class VisionGRPOTrainer(GRPOTrainer):
+    """GRPO (arXiv 2402.03300) for vision-language models.
+
+    Takes the arguments of `trl.GRPOTrainer`. Rows may hold any number of images, none included, in `images` (or one in
+    `image`). With its options left at their defaults the losses are those of GRPOTrainer at the same seed. It differs
+    in these points:
+
+    - rows without images may stand beside rows with images, in a batch, in a micro-batch, and across processes under
+      DeepSpeed ZeRO, where a process without an image would leave the others waiting;
+    - a processor that pads on the right is set to the left, where GRPO needs it;
+    - tokens that stand for images or videos are never sampled, also under vLLM;
+    - colocated vLLM gets each image placeholder once, and forgets its image features when the weights change;
+    - a prompt longer than `max_prompt_tokens` stops the run with its row id;
+    - the KL weight follows `beta_schedule`;
+    - checkpoints are marked when they are whole, and older ones are deleted only after that;
+    - seconds for generation, scoring, rewards and update are logged.
+
+    Overrides `_generate_and_score_completions`, `_generate`, `_generate_single_turn`, `_tokenize_prompts`,
+    `_calculate_rewards`, `training_step`, `log` and `_save_checkpoint`; each calls GRPOTrainer's.
+    """
+
+    _tag_names = ["trl", "grpo", "open_r1_vision"]
+    _name = "VisionGRPO"
+
+    #: Dataclass of the trainer's options; recipes may use its keys.
+    config_class: ClassVar[type[VisionGRPOConfig]] = VisionGRPOConfig
+    #: Columns that the trainer itself reads from a row, beside the prompt.
+    required_columns: ClassVar[tuple[str, ...]] = ("images",)
+
+    def __init__(
+        self,
+        model: str | nn.Module,
+        reward_funcs: Any = None,
+        args: VisionGRPOConfig | None = None,
+        train_dataset: Any = None,
+        eval_dataset: Any = None,
+        processing_class: Any = None,
+        **kwargs: Any,
+    ) -> None:
+        if args is None:
+            args = self.config_class(output_dir="runs/vision_grpo")
+        if processing_class is None:
+            processing_class = load_processor(model if isinstance(model, str) else model.config._name_or_path)
+        super().__init__(
+            model,
+            [_checked(reward) for reward in (reward_funcs if isinstance(reward_funcs, list) else [reward_funcs])],
+            args,
+            train_dataset=train_dataset,
+            eval_dataset=eval_dataset,
+            processing_class=processing_class,
+            **kwargs,
+        )
+        self._tokenizer.padding_side = "left"
+        # TRL gathers images for trackers only on processes that have some; _log_images does it on all
+        self._wants_images = self.log_multimodal and bool(_IMAGE_TRACKERS & set(args.report_to))
+        self.log_multimodal = False
+        self._batch_rows: list[dict] = []
+        config = self.accelerator.unwrap_model(self.model).config
+        self._image_token_id = getattr(config, "image_token_id", None)
+        self.timed = StepTimer()
+        self._suppress_vision_tokens()
+        for policy in (self.model, self.ref_model):
+            if policy is not None:
+                self._accept_batches_without_images(self.accelerator.unwrap_model(policy))
+        self._drop_unused_weight_renames()
+        self.add_callback(KLScheduleCallback(self))
+        if args.deepspeed:
+            self.add_callback(RequireDeepSpeedCallback(self))
+
+    # ---- greedy text from the live policy
+
+    def generate_greedy(self, prompts: list[list[dict]], max_new_tokens: int) -> list[str]:
+        """Let the live policy reply to chats, greedily. Under several processes all must call it, each with its own.
+
+        Args:
+            prompts: chats, one per reply; images lie in the messages' content.
+            max_new_tokens: most tokens of a reply.
+
+        Returns:
+            One reply for each chat, without special tokens.
+        """
+        prompt_ids, images, fields = super()._tokenize_prompts(prompts)
+        with self._greedy(max_new_tokens):
+            completion_ids, _ = self._generate_single_turn(prompt_ids, images, fields, num_generations=1)
+        return self._tokenizer.batch_decode(completion_ids, skip_special_tokens=True)
+
+    @contextmanager
+    def _greedy(self, max_new_tokens: int) -> Iterator[None]:
+        """Replace the sampling settings of whichever backend generates."""
+        if self.use_vllm:
+            settings = {
+                "temperature": 0.0,
+                "top_p": 1.0,
+                "top_k": 0,
+                "min_p": 0.0,
+                "repetition_penalty": 1.0,
+                "max_completion_length": max_new_tokens,
+            }
+            target: Any = self.vllm_generation
+        else:
+            greedy = {
+                "do_sample": False,
+                "temperature": 1.0,
+                "top_p": 1.0,
+                "top_k": 50,
+                "min_p": None,
+                "repetition_penalty": 1.0,
+                "max_new_tokens": max_new_tokens,
+            }
+            config = type(self.generation_config)(**{**self.generation_config.to_dict(), **greedy})
+            config.disable_compile = True
+            settings = {"generation_config": config, "generation_kwargs": {**self.generation_kwargs, **greedy}}
+            target = self
+        before = {name: getattr(target, name) for name in settings}
+        for name, value in settings.items():
+            setattr(target, name, value)
+        try:
+            yield
+        finally:
+            for name, value in before.items():
+                setattr(target, name, value)
+
+    # ---- one generation batch
+
+    def _generate_and_score_completions(self, inputs: list[dict[str, Any]]) -> dict[str, Any]:
+        self._batch_rows = [_with_image_list(row) for row in inputs]
+        with self.timed("scoring"):
+            output = super()._generate_and_score_completions(self._batch_rows)
+        if self._wants_images:
+            self._logs["images"].extend(gather_object([row["images"] for row in self._batch_rows]))
+        return output
+
+    def _generate(self, prompts: list) -> tuple:
+        with self.timed("generation"):
+            *outputs, images, tool_images = super()._generate(prompts)
+        if images is not None:
+            # the processor takes [] for a row without images, not None
+            images = [row_images or [] for row_images in images]
+        return (*outputs, images, tool_images)
+
+    def _tokenize_prompts(self, prompts: list) -> tuple:
+        prompt_ids, images, fields = super()._tokenize_prompts(prompts)
+        limit = self.args.max_prompt_tokens
+        if limit is not None:
+            for row, ids in zip(self._batch_rows, prompt_ids, strict=True):
+                if len(ids) > limit:
+                    raise ValueError(
+                        f"The prompt of row {row.get('id')!r} has {len(ids)} tokens with its {len(row['images'])} image(s), "
+                        f"but max_prompt_tokens is {limit}, and prompts are never truncated. Raise max_prompt_tokens, "
+                        "lower max_pixels, or drop the row: `python -m open_r1_vision.check_data --config RECIPE "
+                        "--write-clean PATH` finds all such rows beforehand."
+                    )
+        return prompt_ids, images, fields
+
+    def _generate_single_turn(
+        self,
+        prompt_ids: list,
+        images: list | None,
+        multimodal_fields: dict,
+        num_generations: int,
+        *args: Any,
+        **kwargs: Any,
+    ) -> tuple:
+        if self.use_vllm and self.vllm_mode == "colocate":
+            if images is not None:
+                # vLLM expands placeholders itself: an expanded prompt would be expanded twice (trl#6294)
+                prompt_ids = [collapse_runs(ids, self._image_token_id) for ids in prompt_ids]
+            if self.state.global_step != self._last_loaded_step:
+                # new weights follow; features of the old vision tower must not survive them (trl#7198)
+                self.vllm_generation.llm.llm_engine.reset_encoder_cache()
+        return super()._generate_single_turn(prompt_ids, images, multimodal_fields, num_generations, *args, **kwargs)
+
+    def _calculate_rewards(
+        self, inputs: list[dict], prompts: list, completions: list, completion_ids_list: list
+    ) -> torch.Tensor:
+        with self.timed("rewards"):
+            return super()._calculate_rewards(inputs, prompts, completions, completion_ids_list)
+
+    # ---- time and logs
+
+    def training_step(self, model: nn.Module, inputs: Any, num_items_in_batch: Any = None) -> torch.Tensor:
+        with self.timed("update"):
+            loss = super().training_step(model, inputs, num_items_in_batch)
+        if self._step % self.current_gradient_accumulation_steps == 0:
+            for name, seconds in self.timed.flush().items():
+                self._metrics["train"][f"seconds/{name}"].append(seconds)
+        return loss
+
+    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
+        """Add the KL weight to TRL's metrics."""
+        if self.model.training and self._metrics["train"]:
+            self._metrics["train"]["kl_weight"] = [self.beta]
+        super().log(logs, start_time)
+
+    # ---- checkpoints
+
+    def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
+        limit, self.args.save_total_limit = self.args.save_total_limit, None
+        try:
+            super()._save_checkpoint(model, trial)
+        finally:
+            self.args.save_total_limit = limit
+        self.accelerator.wait_for_everyone()
+        if self.args.should_save:
+            output_dir = Path(self._get_output_dir(trial=trial))
+            checkpoints.mark_complete(output_dir / f"checkpoint-{self.state.global_step}")
+            checkpoints.rotate(output_dir, limit)
+        self.accelerator.wait_for_everyone()
+
+    # ---- repairs at construction
+
+    def _suppress_vision_tokens(self) -> None:
+        """Keep the sampler from placeholder tokens: one more of them than images breaks the next forward pass."""
+        config = self.accelerator.unwrap_model(self.model).config
+        ids = {getattr(config, name, None) for name in _VISION_TOKEN_FIELDS} - {None}
+        if self.use_vllm:
+            generation_kwargs = dict(self.vllm_generation.generation_kwargs or {})
+            bias = {**{token: -100.0 for token in ids}, **(generation_kwargs.get("logit_bias") or {})}
+            self.vllm_generation.generation_kwargs = {**generation_kwargs, "logit_bias": bias}
+        else:
+            suppressed = sorted(ids | set(self.generation_config.suppress_tokens or ()))
+            self.generation_config.suppress_tokens = suppressed or None
+            self.generation_kwargs["suppress_tokens"] = suppressed or None
+
+    def _accept_batches_without_images(self, model: nn.Module) -> None:
+        """Let forward passes without images leave the vision tower out, or, under ZeRO, run it for nothing.
+
+        ZeRO gathers and reduces parameters module by module, so a process that skips the vision tower leaves the
+        others waiting. There an empty image goes through it, after the embedding as in a real pass, with weight 0.
+        """
+        needs_vision_tower = False
+
+        def drop_empty_images(module: nn.Module, args: tuple, kwargs: dict) -> tuple[tuple, dict]:
+            nonlocal needs_vision_tower
+            pixel_values = kwargs.get("pixel_values")
+            has_images = pixel_values is not None and len(pixel_values) > 0
+            # only passes over labelled sequences run on every process in step
+            needs_vision_tower = self.is_deepspeed_enabled and not has_images and "labels" in kwargs
+            if pixel_values is not None and not has_images:
+                kwargs = {
+                    name: value for name, value in kwargs.items() if name not in ("pixel_values", "image_grid_thw")
+                }
+            return args, kwargs
+
+        def add_nothing(module: nn.Module, args: tuple, embeddings: torch.Tensor) -> torch.Tensor:
+            nonlocal needs_vision_tower
+            if not needs_vision_tower:
+                return embeddings
+            needs_vision_tower = False
+            return embeddings + 0.0 * _sum_tensors(model.get_image_features(**self._empty_image())).to(
+                embeddings.dtype
+            )
+
+        if isinstance(self.processing_class, ProcessorMixin):
+            model.register_forward_pre_hook(drop_empty_images, with_kwargs=True)
+            model.get_input_embeddings().register_forward_hook(add_nothing)
+
+    def _empty_image(self) -> dict[str, torch.Tensor]:
+        inputs = self.processing_class.image_processor(images=[Image.new("RGB", (56, 56))], return_tensors="pt")
+        return {name: value.to(self.accelerator.device) for name, value in inputs.items()}
+
+    def _drop_unused_weight_renames(self) -> None:
+        """Keep a checkpoint's own parameter names: under ZeRO-3 transformers notes renames that it never applied."""
+        model = self.accelerator.unwrap_model(self.model)
+        renames = getattr(model, "_weight_conversions", None)
+        if self.is_deepspeed_enabled and renames:
+            model._weight_conversions = [rename for rename in renames if rename.was_used()]
+
+
+def _checked(reward: Any) -> Any:
+    """Guard a reward function; reward models and their names are TRL's business."""
+    return reward if isinstance(reward, (str, nn.Module)) else checked(reward)
+
+
+def collapse_runs(ids: Sequence[int], token: int | None) -> list[int]:
+    """Replace each run of `token` by a single one: [7, 5, 5, 5, 8] becomes [7, 5, 8] for token 5."""
+    return [
+        current for previous, current in zip([None, *ids], ids, strict=False) if current != token or previous != token
+    ]
+
+
+def _with_image_list(row: dict[str, Any]) -> dict[str, Any]:
+    """The row with its images in a list: one `image`, None and a missing column included."""
+    image = row.get("image")
+    images = row["images"] if row.get("images") is not None else [] if image is None else [image]
+    return {**{name: value for name, value in row.items() if name != "image"}, "images": images}
+
+
+def _sum_tensors(value: Any) -> torch.Tensor:
+    """The sum over every tensor in a model output, so that each of them is used."""
+    if isinstance(value, torch.Tensor):
+        return value.sum()
+    parts = value.values() if isinstance(value, dict) else value
+    return torch.stack([_sum_tensors(part) for part in parts if part is not None]).sum()

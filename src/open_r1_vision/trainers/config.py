@@ -1,0 +1,113 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Options of the trainers, on top of TRL's GRPOConfig."""
+
+from dataclasses import dataclass, field
+
+import torch
+from trl import GRPOConfig
+
+from open_r1_vision.batching import BatchPlan, plan_batch
+from open_r1_vision.distributed import boot_deepspeed_on_cpu, num_processes
+from open_r1_vision.trainers.schedules import kl_weight
+
+
+@dataclass
+class VisionGRPOConfig(GRPOConfig):
+    """GRPOConfig with the batch given in prompts, a schedule for the KL weight and a limit on prompts.
+
+    On a machine without a GPU it chooses CPU, gloo and float32 unless told otherwise, and starts the process group that
+    DeepSpeed needs there.
+
+    Raises:
+        ValueError: options that can't work together; the message says what to set.
+    """
+
+    _VALID_DICT_FIELDS = GRPOConfig._VALID_DICT_FIELDS
+
+    prompts_per_step: int | None = field(
+        default=None,
+        metadata={
+            "help": "Prompts of one optimizer step over all processes; each gets num_generations completions. Device "
+            "batch and accumulation follow from it. If unset, TRL's per_device_train_batch_size and "
+            "gradient_accumulation_steps count."
+        },
+    )
+    max_completions_per_device: int = field(
+        default=8,
+        metadata={"help": "Most completions in one device's micro-batch, with prompts_per_step: the memory knob."},
+    )
+    max_prompt_tokens: int | None = field(
+        default=None,
+        metadata={
+            "help": "Longest prompt in tokens, image tokens included. A longer one stops the run with its row id: prompts "
+            "are never truncated, that would cut images in two."
+        },
+    )
+    beta_schedule: str = field(
+        default="constant",
+        metadata={"help": "How the KL weight falls from beta to beta_floor: constant, linear or cosine."},
+    )
+    beta_floor: float = field(default=0.0, metadata={"help": "KL weight that the schedule ends at."})
+
+    def __post_init__(self) -> None:
+        # HfArgumentParser hands numbers over as YAML read them, and YAML reads 1e-4 as a string
+        self.beta = float(self.beta)
+        self.beta_floor = float(self.beta_floor)
+        kl_weight(0, 1, self.beta, self.beta_floor, self.beta_schedule)  # raises on a bad schedule
+        if self.beta == 0 and self.beta_schedule != "constant":
+            raise ValueError(
+                f"beta_schedule is {self.beta_schedule!r} but beta is 0, so there is no KL term to anneal: set beta above "
+                "0 or beta_schedule to constant."
+            )
+        self.batch_plan = self._plan_batch()
+        if not torch.cuda.is_available():
+            self._prepare_for_cpu()
+        super().__post_init__()
+
+    def _plan_batch(self) -> BatchPlan | None:
+        if self.prompts_per_step is None:
+            return None
+        default = GRPOConfig.__dataclass_fields__
+        for name in ("per_device_train_batch_size", "gradient_accumulation_steps", "generation_batch_size"):
+            if getattr(self, name) != default[name].default:
+                raise ValueError(
+                    f"prompts_per_step and {name} are both set, but the first decides the second: remove {name}, and use "
+                    "max_completions_per_device to fit the memory."
+                )
+        plan = plan_batch(
+            self.prompts_per_step, self.num_generations, num_processes(), self.max_completions_per_device
+        )
+        self.per_device_train_batch_size = plan.per_device
+        self.gradient_accumulation_steps = plan.accumulation
+        return plan
+
+    def _prepare_for_cpu(self) -> None:
+        self.use_cpu = True
+        self.dataloader_pin_memory = False
+        if self.bf16 is None:
+            self.bf16 = False
+        if self.deepspeed:
+            boot_deepspeed_on_cpu(self.ddp_timeout)
+            self.accelerator_config = {"use_configured_state": True}
+        elif num_processes() > 1:
+            self.ddp_backend = "gloo"
+
+
+@dataclass
+class CaptionGRPOConfig(VisionGRPOConfig):
+    """Options of CaptionGRPOTrainer."""
+
+    reader_prompt: str = field(
+        default="caption_reader",
+        metadata={"help": "System prompt of the reader of captions: a packaged prompt's name or a text file's path."},
+    )
+    reader_max_tokens: int = field(
+        default=64, metadata={"help": "Most tokens of a reader's reply; it decodes greedily."}
+    )
+
+    def __post_init__(self) -> None:
+        if self.reader_max_tokens < 1:
+            raise ValueError(
+                f"reader_max_tokens is {self.reader_max_tokens}: a reader needs at least 1 token to reply."
+            )
+        super().__post_init__()

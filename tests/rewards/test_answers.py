@@ -1,0 +1,229 @@
+# SPDX-License-Identifier: Apache-2.0
+import time
+
+import pytest
+
+from open_r1_vision.rewards.answers import (
+    PROBLEM_TYPES,
+    completion_text,
+    extract_answer,
+    gold_is_consistent,
+    infer_problem_type,
+    score_answer,
+    score_answers,
+    unwrap,
+)
+
+OPTIONS = "Which animal?\nA. dog\nB. cat"
+
+
+@pytest.mark.parametrize(
+    ("completion", "expected"),
+    [
+        ("text", "text"),
+        ([{"role": "assistant", "content": "text"}], "text"),
+        ([{"role": "assistant", "content": [{"type": "text", "text": "text"}, {"type": "image"}]}], "text"),
+        (
+            [
+                {"role": "assistant", "content": "a"},
+                {"role": "tool", "content": "b"},
+                {"role": "assistant", "content": "c"},
+            ],
+            "a\nc",
+        ),
+        ([{"role": "assistant", "content": None}], ""),
+        ([], ""),
+    ],
+)
+def test_completion_text(completion, expected):
+    assert completion_text(completion) == expected
+
+
+def test_completion_of_another_kind():
+    with pytest.raises(TypeError, match=r"has to be a string or a list of messages, but got \['a'\]"):
+        completion_text(["a"])
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("$\\boxed{4}$", "4"),
+        (r"\boxed{\frac{1}{2}}", r"\frac{1}{2}"),
+        (r"\boxed{\text{cat}}", "cat"),
+        (r"\boxed{1}\boxed{2}", r"\boxed{1}\boxed{2}"),
+        (r"so \boxed{4}", r"so \boxed{4}"),
+        (r"\(4\)", "4"),
+        ("**4**", "4"),
+        ("$5", "$5"),
+        ("$5$ or $6$", "$5$ or $6$"),
+        (r"\boxed{}", ""),
+        ("$$", ""),
+        ("$", "$"),
+    ],
+)
+def test_unwrap(text, expected):
+    assert unwrap(text) == expected
+
+
+def test_extract_answer():
+    assert extract_answer(r"<think>3</think> <answer> \boxed{4} </answer>") == "4"
+    assert extract_answer(r"<answer>\boxed{ }</answer>") is None
+    assert extract_answer("4") is None
+
+
+@pytest.mark.parametrize(
+    ("answer", "gold", "problem_type", "expected"),
+    [
+        ("7 cm", "7", "number", 1),
+        ("3", "5-3", "number", 0),
+        ("5-3", "5", "number", 0),  # 1 by the authors' rule, which takes the first number
+        ("1e3", "1000", "number", 1),  # 0 by the authors' rule
+        ("1e3", "1", "number", 0),  # 1 by the authors' rule
+        ("3/4", "3", "number", 0),  # 1 by the authors' rule
+        ("7 or 8", "7", "number", 0),
+        ("1234", "1,234", "number", 1),  # 0 by the authors' rule
+        ("12%", "0.12", "number", 1),
+        ("inf", "1e999", "number", 0),
+        ("nan", "nan", "number", 1),  # a text
+        ("Yes", "yes", "number", 1),
+        ("yes and no", "yes", "number", 0),
+        ("sitting", "kitten", "text", 4 / 7),
+        ("2005", "2006", "text", 0),  # numbers, not three of four characters
+        ("$1,234.00", "1234", "text", 1),
+        ("3", "3 Idiots", "text", 0),  # a title, not three of something
+        ("3 Idiot", "3 Idiots", "text", 7 / 8),
+        ("the cat lay on the mat", "the cat sat on the mat", "free_form", (5 / 6 + 3 / 5 + 5 / 6) / 3),
+        (r"\frac{1}{2}", "0.5", "math", 1),
+        ("(B)", "B", "choice", 1),
+        ("kitten", "sitting", "OCR", 4 / 7),
+        ("Paris", "paris", "free-form", 1),
+        ("7.0", "7", "numerical", 1),
+        ("Cat", "cat", "numerical", 1),
+        ("cats", "cat", "numerical", 0),
+        ("7.0", "7", None, 1),
+        ("<answer>7</answer>", "7", "number", 0),
+        ("7", "<answer> 7 </answer>", "number", 1),
+        ("7", r"\boxed{7}", "number", 1),
+    ],
+)
+def test_score(answer, gold, problem_type, expected):
+    assert score_answer(answer, gold, problem_type) == pytest.approx(expected)
+
+
+@pytest.mark.parametrize("problem_type", [*PROBLEM_TYPES, None])
+@pytest.mark.parametrize("gold", ["", " ", "7", "<answer></answer>", "<answer>7", "."])
+@pytest.mark.parametrize("answer", [None, "", " \n", ".", r"\boxed{}", "$$"])
+def test_empty_answers_and_golds_earn_nothing(answer, gold, problem_type):
+    """The authors give 1.0 to a missing answer where the gold is missing, too."""
+    assert score_answer(answer, gold, problem_type) == 0
+
+
+def test_problem_gives_options_and_percentages():
+    assert score_answer("cat", "B", "choice", problem=OPTIONS) == 1
+    assert score_answer("57%", "57", "number", problem="What percentage is blue?") == 1
+    assert score_answer("57%", "57", "number", problem="How many are blue?") == 0
+
+
+def test_unknown_problem_type():
+    with pytest.raises(ValueError, match="'multiple' is not known.*number, choice, text, free_form, math, OCR"):
+        score_answer(None, "7", "multiple")
+
+
+@pytest.mark.parametrize(
+    ("gold", "problem", "expected"),
+    [
+        ("7", None, "number"),
+        ("12%", None, "number"),
+        ("140°", None, "number"),
+        ("B", None, "choice"),
+        ("(b)", None, "choice"),
+        ("cat", OPTIONS, "choice"),
+        ("12", "A. 12 B. 13", "choice"),
+        ("cat", None, "text"),
+        ("A. Lincoln", None, "text"),
+        ("2019-05-01", None, "text"),
+        ("8√{3}", None, "math"),
+        ("65π", None, "math"),
+        (r"\frac{1}{2}x", None, "math"),
+        ("x = 3", None, "math"),
+    ],
+)
+def test_inferred_problem_type(gold, problem, expected):
+    assert infer_problem_type(gold, problem) == expected
+
+
+@pytest.mark.parametrize("problem_type", ["number", "math", None])
+@pytest.mark.parametrize("gold", ["8√{3}", "65π", "2√{2}-2", "140°", "2√{2}海里"])
+def test_geoqa_golds_are_told_apart(gold, problem_type):
+    assert gold_is_consistent(gold, problem_type)
+    assert [score_answer(answer, gold, problem_type) for answer in ("8", "65", "2")] == [0, 0, 0]
+
+
+@pytest.mark.parametrize(
+    ("gold", "problem_type", "problem", "expected"),
+    [
+        ("7", "number", None, True),
+        ("<answer>7</answer>", "number", None, True),
+        ("", "number", None, False),
+        ("B", "choice", OPTIONS, True),
+        ("cat", "choice", OPTIONS, True),
+        ("E", "choice", OPTIONS, False),
+        ("B. dog", "choice", OPTIONS, False),
+        ("Paris", "free_form", None, True),
+        ("海里", "free_form", None, False),
+    ],
+)
+def test_gold_is_consistent(gold, problem_type, problem, expected):
+    assert gold_is_consistent(gold, problem_type, problem) is expected
+
+
+def test_score_answers_keeps_rows_apart():
+    scores = score_answers(
+        ["7", "7", None, "cat"], ["7", None, "7", "B"], ["number"] * 3 + ["choice"], ["", "", "", OPTIONS]
+    )
+    assert scores == [1, None, 0, 1]
+    with pytest.raises(ValueError, match="zip"):
+        score_answers(["7"], ["7", "8"], ["number"] * 2)
+
+
+HOSTILE = {
+    "tower": "10^10^10",
+    "LaTeX tower": "10^{10^{10}}",
+    "Python tower": "9**9**9",
+    "factorial": "99999999!",
+    "braces": "{" * 100_000,
+    "fewer braces": "{" * 900,
+    "parentheses": "(" * 900,
+    "boxes": r"\boxed{" * 15_000 + "}" * 15_000,
+    "fractions": r"\frac{" * 150,
+    "null bytes": "\x00" * 1000,
+    "digits": "9" * 100_000,
+    "fewer digits": "9" * 900,
+    "y": "y" * 7_900,
+    "words": " ".join(map(str, range(1600))),
+    "tags": "<answer>" * 12_500,
+    "surrogate": "\ud800",
+    "direction": "\u202e7\u202c",
+    "slashes": "1/" * 3_000,
+    "signs": "-" * 7_000,
+    "options": "A. " * 2_000,
+    "spaces": " " * 100_000,
+}
+
+
+@pytest.mark.parametrize("problem_type", [*PROBLEM_TYPES, None])
+@pytest.mark.parametrize("answer", HOSTILE.values(), ids=HOSTILE)
+def test_hostile_answers_cost_little_and_earn_nothing(answer, problem_type):
+    score_answer("x+x", "2x", "math")  # the process has started
+    for gold in ("B", r"\sqrt{7}") if problem_type != "text" else ("B" * 50,):
+        start = time.perf_counter()
+        score = score_answer(answer, gold, problem_type, problem=OPTIONS)
+        assert time.perf_counter() - start < 2
+        assert score < 0.5  # ROUGE finds the 7
+
+
+def test_hostile_completions_cost_little():
+    for text in [*HOSTILE.values(), "<answer>" * 6000 + "</answer>" * 6000, "<answer>" + "{" * 100_000 + "</answer>"]:
+        start = time.perf_counter()
+        extract_answer(text)
+        assert time.perf_counter() - start < 1
