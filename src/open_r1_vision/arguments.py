@@ -27,13 +27,13 @@ class DataArguments:
         }
     )
     dataset_split: str = field(default="train", metadata={"help": "Split of the training rows."})
-    dataset_kwargs: dict | str | None = field(
+    dataset_options: dict | str | None = field(
         default=None, metadata={"help": "Further arguments for a data set named by a dotted path, as a mapping."}
     )
     eval_dataset: str | None = field(default=None, metadata={"help": "Held-out rows, named like `dataset`."})
     eval_dataset_split: str = field(default="test", metadata={"help": "Split of the held-out rows."})
-    eval_dataset_kwargs: dict | str | None = field(
-        default=None, metadata={"help": "As dataset_kwargs, for the held-out rows."}
+    eval_dataset_options: dict | str | None = field(
+        default=None, metadata={"help": "As dataset_options, for the held-out rows."}
     )
     system_prompt: str | None = field(
         default=None,
@@ -47,8 +47,8 @@ class DataArguments:
     )
 
     def __post_init__(self) -> None:
-        self.dataset_kwargs = _read_mapping("dataset_kwargs", self.dataset_kwargs)
-        self.eval_dataset_kwargs = _read_mapping("eval_dataset_kwargs", self.eval_dataset_kwargs)
+        self.dataset_options = _read_mapping("dataset_options", self.dataset_options)
+        self.eval_dataset_options = _read_mapping("eval_dataset_options", self.eval_dataset_options)
 
 
 @dataclass
@@ -67,10 +67,20 @@ class ScriptArguments(DataArguments):
     )
     reward_kwargs: dict | str | None = field(
         default=None,
-        metadata={"help": "Fixed arguments by reward name: {format_reward: {sections: [think, answer]}}."},
+        metadata={
+            "help": "Fixed arguments by a reward's dotted path, such as "
+            "{open_r1_vision.rewards.format_reward: {sections: [think, answer]}}."
+        },
     )
     eval_every: int | None = field(
         default=None, metadata={"help": "Evaluate the held-out rows every so many steps, not only before and after."}
+    )
+    check_rows: int = field(
+        default=2000,
+        metadata={
+            "help": "Rows that are checked before training as check_data checks all of them; training refuses to start on a "
+            "bad one. 0 checks none."
+        },
     )
     overwrite_output: bool = field(
         default=False, metadata={"help": "Delete what another run left in output_dir, instead of refusing."}

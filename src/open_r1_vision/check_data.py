@@ -100,9 +100,9 @@ def _inspect_recipe(recipe_arguments: list[str], split: str, limit: int | None) 
     from open_r1_vision.rewards.loading import load_rewards, required_columns, reward_name
 
     script, training, model = parse_recipe(recipe, (ScriptArguments, trainer_class.config_class, ModelConfig))
-    named = (script.dataset, script.dataset_split, script.dataset_kwargs)
+    named = (script.dataset, script.dataset_split, script.dataset_options)
     if split == "eval":
-        named = (script.eval_dataset, script.eval_dataset_split, script.eval_dataset_kwargs)
+        named = (script.eval_dataset, script.eval_dataset_split, script.eval_dataset_options)
     name, split_name, options = named
     if not name:
         raise ValueError(

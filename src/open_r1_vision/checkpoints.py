@@ -69,13 +69,19 @@ def find_last_whole(output_dir: Path) -> Path | None:
     return None
 
 
-def rotate(output_dir: Path, limit: int | None) -> None:
-    """Delete the oldest checkpoints until `limit` whole ones are left; None keeps all. Torn ones are deleted too."""
+def rotate(output_dir: Path, limit: int | None, best: Path | None = None) -> None:
+    """Delete the oldest checkpoints until `limit` whole ones are left; None keeps all. Torn ones are deleted too.
+
+    The newest stays, and so does `best`.
+    """
     if not limit:
         return
     checkpoints = list_checkpoints(output_dir)
     whole = [path for path in checkpoints if find_damage(path) is None]
-    for path in set(checkpoints) - set(whole[-limit:]):
+    kept = whole[-limit:]
+    if best in whole and best not in kept:
+        kept = [best, *whole[-max(limit - 1, 1) :]]
+    for path in set(checkpoints) - set(kept):
         shutil.rmtree(path)
 
 

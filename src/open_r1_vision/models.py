@@ -5,6 +5,8 @@ import functools
 import shutil
 from pathlib import Path
 
+from accelerate import PartialState
+from accelerate.utils import broadcast_object_list
 from transformers import AutoConfig, AutoProcessor, ProcessorMixin
 from transformers.models.auto.processing_auto import PROCESSOR_MAPPING_NAMES
 from transformers.utils import is_torchvision_available
@@ -21,9 +23,11 @@ def find_model(name: str) -> str:
         name: a folder, a hub id, or the dotted path of a callable without arguments that returns a folder, such as
             `open_r1_vision.starter.model.policy`.
     """
-    if Path(name).exists():
+    if Path(name).exists() or not is_dotted_path(name):
         return name
-    return import_callable(name)() if is_dotted_path(name) else name
+    # the callable may write the folder, which is one process's business
+    folder = [import_callable(name)() if PartialState().is_main_process else None]
+    return broadcast_object_list(folder)[0]
 
 
 def load_processor(model: str, min_pixels: int | None = None, max_pixels: int | None = None) -> ProcessorMixin:

@@ -21,7 +21,7 @@ def main(argv: Sequence[str] | None = None) -> str:
     import torch
     from trl import ModelConfig, SFTConfig, SFTTrainer, get_peft_config
 
-    from open_r1_vision.data.loading import load_rows
+    from open_r1_vision.data.loading import load_table
     from open_r1_vision.models import find_model, load_processor, save_processor
 
     if not torch.cuda.is_available():
@@ -42,7 +42,7 @@ def main(argv: Sequence[str] | None = None) -> str:
     trainer = SFTTrainer(
         model=model,
         args=training_args,
-        train_dataset=load_rows(data_args.dataset, data_args.dataset_split, **data_args.dataset_kwargs),
+        train_dataset=load_table(data_args.dataset, data_args.dataset_split, **data_args.dataset_options),
         processing_class=processor,
         peft_config=get_peft_config(model_args),
     )

@@ -11,63 +11,89 @@ command is given again.
 
 import sys
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from open_r1_vision.arguments import Recipe, ScriptArguments, parse_recipe, print_help, read_recipe
-from open_r1_vision.distributed import finish, is_main_process, num_processes
+from open_r1_vision.distributed import finish, is_main_process
 
 
 def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
-    """Run the command line; returns what results.json holds."""
-    recipe = read_recipe(sys.argv[1:] if argv is None else argv)
+    """Run a command line; returns what results.json holds (nothing in other processes than the first)."""
+    return run(prepare(read_recipe(sys.argv[1:] if argv is None else argv)))
+
+
+@dataclass
+class Job:
+    """A run that is ready to start, to go on, or already over (`trainer` is None)."""
+
+    output_dir: Path
+    settings: dict[str, Any]
+    trainer: Any = None
+    model: str = ""
+    checkpoint: Path | None = None
+
+
+def prepare(recipe: Recipe) -> Job:
+    """Everything before the first step: arguments, output folder, rows and their checks, rewards, trainer.
+
+    Raises:
+        ValueError: something that the user can mend; the message says how.
+    """
     trainer_class = _find_trainer(recipe)
     from trl import ModelConfig
+
+    from open_r1_vision.models import find_model, load_processor
+    from open_r1_vision.runs import open_run, write_run
 
     script_args, training_args, model_args = parse_recipe(
         recipe, (ScriptArguments, trainer_class.config_class, ModelConfig)
     )
-    return train(script_args, training_args, model_args, trainer_class, recipe.as_plain())
-
-
-def train(
-    script_args: ScriptArguments, training_args: Any, model_args: Any, trainer_class: type, settings: dict[str, Any]
-) -> dict[str, Any]:
-    """Data, rewards, trainer, training or resuming, evaluation, saving."""
-    from open_r1_vision import report
-    from open_r1_vision.models import find_model, load_processor
-    from open_r1_vision.runs import open_run, write_run
-
-    output_dir = Path(training_args.output_dir)
-    settings = {**settings, "num_processes": training_args.world_size}
+    job = Job(Path(training_args.output_dir), {**recipe.as_plain(), "num_processes": training_args.world_size})
     with training_args.main_process_first(desc="opening the output folder"):
-        state = open_run(output_dir, settings, script_args.overwrite_output and is_main_process())
-        if not state.finished and is_main_process():
-            write_run(output_dir, settings)
+        state = open_run(job.output_dir, job.settings, script_args.overwrite_output and is_main_process())
     if state.finished:
-        say(f"{output_dir} holds this run already finished; overwrite_output: true trains it again.")
-        results = report.read_results(output_dir)
-        say(report.format_table(results))
-        return results
-
-    model = find_model(model_args.model_name_or_path)
-    processor = load_processor(model, script_args.min_pixels, script_args.max_pixels)
-    train_rows, eval_rows, rewards = load_inputs(script_args, trainer_class)
+        return job
+    job.checkpoint = state.checkpoint
+    job.model = find_model(model_args.model_name_or_path)
+    processor = load_processor(job.model, script_args.min_pixels, script_args.max_pixels)
+    rows, eval_rows, rewards = load_inputs(script_args, trainer_class)
+    check_inputs(script_args, training_args.max_prompt_tokens, rows, processor)
     if training_args.batch_plan:
         say(str(training_args.batch_plan))
-    trainer = build_trainer(trainer_class, model, rewards, training_args, model_args, train_rows, processor)
-    add_callbacks(trainer, script_args, eval_rows)
-    if state.checkpoint:
-        say(f"Resuming from {state.checkpoint}.")
-    trainer.train(resume_from_checkpoint=str(state.checkpoint) if state.checkpoint else None)
-    save(trainer, model, processor, output_dir / "final")
+    job.trainer = build_trainer(trainer_class, job.model, rewards, training_args, model_args, rows, processor)
+    add_callbacks(job.trainer, script_args, eval_rows)
+    if is_main_process():
+        write_run(job.output_dir, job.settings)
+    return job
+
+
+def run(job: Job) -> dict[str, Any]:
+    """Train or resume, save, report."""
+    from open_r1_vision import report
+    from open_r1_vision.models import save_processor
+
+    trainer = job.trainer
+    if trainer is None:
+        results = report.read_results(job.output_dir)
+        say(f"{job.output_dir} holds this run already finished; --overwrite_output true trains it again.")
+        say(report.format_table(results))
+        return results
+    if job.checkpoint:
+        say(f"Resuming from {job.checkpoint}.")
+    trainer.train(resume_from_checkpoint=str(job.checkpoint) if job.checkpoint else None)
+    final = job.output_dir / "final"
+    trainer.save_model(str(final))
     results = {}
     if trainer.is_world_process_zero():
-        results = report.write_report(output_dir, trainer.state.log_history, settings)
+        save_processor(trainer.processing_class, job.model, str(final))
+        results = report.write_report(job.output_dir, trainer.state.log_history, job.settings)
         say(report.format_table(results))
-        say(
-            f"Model: {output_dir / 'final'}   picture: {output_dir / report.CURVE_FILE}   numbers: {output_dir / report.RESULTS_FILE}"
-        )
+        say(f"model    {final}")
+        say(f"picture  {job.output_dir / report.CURVE_FILE}")
+        say(f"numbers  {job.output_dir / report.RESULTS_FILE}")
+    trainer.accelerator.wait_for_everyone()
     return results
 
 
@@ -80,17 +106,50 @@ def load_inputs(script_args: ScriptArguments, trainer_class: type) -> tuple[Any,
     from open_r1_vision.rewards.loading import load_rewards, required_columns, reward_name
 
     system_prompt = load_prompt(script_args.system_prompt) if script_args.system_prompt else None
-    rows = load_rows(script_args.dataset, script_args.dataset_split, **script_args.dataset_kwargs)
+    rows = load_rows(script_args.dataset, script_args.dataset_split, **script_args.dataset_options)
     rewards = load_rewards(script_args.reward_funcs, script_args.reward_kwargs, rows.column_names)
     needs = {reward_name(reward): required_columns(reward) for reward in rewards}
     check_columns(rows, {**needs, trainer_class.__name__: trainer_class.required_columns})
     eval_rows = None
     if script_args.eval_dataset:
         eval_rows = load_rows(
-            script_args.eval_dataset, script_args.eval_dataset_split, **script_args.eval_dataset_kwargs
+            script_args.eval_dataset, script_args.eval_dataset_split, **script_args.eval_dataset_options
         )
+        check_columns(eval_rows, {"held-out evaluation": ("id", "images", "problem", "solution", "problem_type")})
         eval_rows = add_prompts(eval_rows, system_prompt)
     return add_prompts(rows, system_prompt), eval_rows, rewards
+
+
+def check_inputs(script_args: ScriptArguments, max_prompt_tokens: int | None, rows: Any, processor: Any) -> None:
+    """Refuse to train on bad rows, by their ids; the first `check_rows` are checked.
+
+    Raises:
+        ValueError: there are bad rows among them.
+    """
+    from accelerate.utils import gather_object
+
+    from open_r1_vision.data.checks import inspect_rows
+    from open_r1_vision.prompts import load_prompt
+
+    count = min(script_args.check_rows, len(rows))
+    problems = []
+    if is_main_process() and count:
+        problems = inspect_rows(
+            rows.select(range(count)),
+            processor=processor,
+            system_prompt=load_prompt(script_args.system_prompt) if script_args.system_prompt else None,
+            max_prompt_tokens=max_prompt_tokens,
+        ).problems
+    problems = gather_object(problems)
+    if problems:
+        shown = "\n".join(f"  {problem.row_id}: {problem.check}: {problem.message}" for problem in problems[:10])
+        raise ValueError(
+            f"{len({problem.index for problem in problems})} of the {count} rows that were checked can't be trained on:"
+            f"\n{shown}\n`python -m open_r1_vision.check_data --config RECIPE --write-clean PATH` lists all such rows "
+            "and keeps the good ones; check_rows: 0 trains on them nevertheless."
+        )
+    if count < len(rows):
+        say(f"Checked the first {count} of {len(rows)} rows; open_r1_vision.check_data checks all.")
 
 
 def build_trainer(
@@ -99,12 +158,10 @@ def build_trainer(
     """Construct the trainer; the model is loaded here, by TRL."""
     from trl import get_peft_config, get_quantization_config
 
-    quantization = get_quantization_config(model_args)
     training_args.model_init_kwargs = {
         "revision": model_args.model_revision,
         "attn_implementation": model_args.attn_implementation,
         "dtype": model_args.dtype,
-        **({"quantization_config": quantization} if quantization else {}),
         **(training_args.model_init_kwargs or {}),
     }
     return trainer_class(
@@ -113,6 +170,7 @@ def build_trainer(
         args=training_args,
         train_dataset=rows,
         processing_class=processor,
+        quantization_config=get_quantization_config(model_args),
         peft_config=get_peft_config(model_args),
     )
 
@@ -129,16 +187,6 @@ def add_callbacks(trainer: Any, script_args: ScriptArguments, eval_rows: Any) ->
     trainer.add_callback(RewardProgressCallback())
     if eval_rows is not None:
         trainer.add_callback(HeldOutEvaluation(trainer, eval_rows, script_args.eval_every))
-
-
-def save(trainer: Any, source: str, processor: Any, folder: Path) -> None:
-    """Save model, processor and generation config to a folder that `from_pretrained` loads."""
-    from open_r1_vision.models import save_processor
-
-    trainer.save_model(str(folder))
-    if trainer.is_world_process_zero():
-        save_processor(processor, source, str(folder))
-    trainer.accelerator.wait_for_everyone()
 
 
 def say(text: str) -> None:
@@ -159,16 +207,27 @@ def _find_trainer(recipe: Recipe) -> type:
     return trainer_class
 
 
+def print_all_help(recipe: Recipe) -> None:
+    """Write every key that the recipe's trainer allows, TRL's and transformers' included."""
+    from trl import ModelConfig, TrlParser
+
+    TrlParser([ScriptArguments, _find_trainer(recipe).config_class, ModelConfig]).print_help()
+
+
 def run_command_line() -> None:
     """Entry point: messages instead of tracebacks for what a user can mend, and a clean end of every process."""
     if {"-h", "--help"} & set(sys.argv[1:]):
         print_help("open_r1_vision.train", [ScriptArguments])
         return
+    if "--help_all" in sys.argv[1:]:
+        print_all_help(read_recipe([word for word in sys.argv[1:] if word != "--help_all"]))
+        return
     try:
-        main()
-    except ValueError as error:
+        job = prepare(read_recipe(sys.argv[1:]))
+    except (ValueError, FileNotFoundError) as error:
         say(f"error: {error}")
         raise SystemExit(2) from error
+    run(job)
     finish()
 
 

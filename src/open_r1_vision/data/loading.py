@@ -34,6 +34,18 @@ def load_rows(name: str, split: str = "train", **kwargs: Any) -> Dataset:
         FileNotFoundError: nothing is there, or the hub can't be reached.
         ValueError: what is there can't be read as rows.
     """
+    dataset = load_table(name, split, **kwargs)
+    path = Path(name).expanduser()
+    folder = path if path.is_dir() else path.parent
+    source = path.stem if path.exists() else name
+    for converter in CONVERTERS:
+        if converter.matches(dataset):
+            return converter.convert(dataset, source, folder)
+    return normalise_rows(dataset, source, folder)
+
+
+def load_table(name: str, split: str = "train", **kwargs: Any) -> Dataset:
+    """Load a data set with the columns it has; arguments and errors are those of :func:`load_rows`."""
     path = Path(name).expanduser()
     is_local = path.exists()
     if is_local and kwargs:
@@ -41,21 +53,14 @@ def load_rows(name: str, split: str = "train", **kwargs: Any) -> Dataset:
             f"The options {kwargs} have no effect on the local path {name!r}: they are for callables and the hub."
         )
     split_name, _, part = split.partition("[")
-    folder = path if path.is_dir() else path.parent
-    source = path.stem if is_local else name
     if is_local:
-        dataset = _load_local(path, split_name, source)
+        dataset = _load_local(path, split_name, path.stem)
     elif is_dotted_path(name) and path.suffix not in FILE_SUFFIXES:
         dataset = _load_callable(name, split_name, kwargs)
     else:
         _refuse_missing_path(name, path)
         dataset = _load_hub(name, split_name, kwargs)
-    if part:
-        dataset = _slice(dataset, split)
-    for converter in CONVERTERS:
-        if converter.matches(dataset):
-            return converter.convert(dataset, source, folder)
-    return normalise_rows(dataset, source, folder)
+    return _slice(dataset, split) if part else dataset
 
 
 def _load_local(path: Path, split: str, source: str) -> Dataset:

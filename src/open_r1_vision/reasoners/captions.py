@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from open_r1_vision.rewards.tags import extract_section
+from open_r1_vision.rewards.answers import extract_answer
 
 NOT_A_DESCRIPTION = "Not a description"
 #: Visionary-R1's published prompt asks for this verdict instead.
@@ -63,5 +63,5 @@ def parse_reply(reply: str) -> Reading:
     text = reply.strip()
     if text.lower().startswith(_VERDICTS):
         return Reading(reply, None, is_description=False)
-    answer = extract_section(text, "answer") if "<answer>" in text else text.removesuffix(".").strip()
+    answer = extract_answer(text) if "<answer>" in text else text.removesuffix(".").strip()
     return Reading(reply, answer or None)

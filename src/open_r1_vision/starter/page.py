@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """What the starter's two tasks share: a page of 4 x 4 cells, how its rows are described, and the row schema.
 
-A page is 112 x 112 pixels, which a Qwen2.5-VL processor turns into 16 visual tokens of 28 x 28 pixels. Objects lie in
-distinct cells, moved by a few pixels, and are described in reading order with a semicolon between lines.
+A page is 112 x 112 pixels, which a Qwen2.5-VL processor turns into 16 visual tokens of 28 x 28 pixels. Objects stand in
+lines like writing, one to a cell and moved by a few pixels, and are described in reading order with a semicolon between
+lines.
 """
 
 import itertools
@@ -64,8 +65,18 @@ def get_split(name: str) -> Split:
 
 
 def draw_cells(rng: random.Random, count: int) -> list[tuple[int, int]]:
-    """Choose `count` distinct (row, column) cells, in reading order."""
-    return sorted(divmod(cell, CELLS_PER_SIDE) for cell in rng.sample(range(CELLS_PER_SIDE**2), count))
+    """Lay `count` objects out in lines of drawn lengths, as (row, column) cells in reading order.
+
+    Lines start at the left and follow each other without gaps.
+    """
+    cells: list[tuple[int, int]] = []
+    for row in range(CELLS_PER_SIDE):
+        rest = count - len(cells)
+        if rest:
+            room_below = CELLS_PER_SIDE * (CELLS_PER_SIDE - row - 1)
+            length = rng.randint(max(1, rest - room_below), min(CELLS_PER_SIDE, rest))
+            cells += [(row, column) for column in range(length)]
+    return cells
 
 
 def describe_lines(cells: Iterable[tuple[int, int]], names: Iterable[str], separator: str) -> list[str]:

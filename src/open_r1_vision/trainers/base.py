@@ -10,7 +10,7 @@ import torch
 from accelerate.utils import gather_object
 from PIL import Image
 from torch import nn
-from transformers import ProcessorMixin
+from transformers import PreTrainedModel, ProcessorMixin
 from trl import GRPOTrainer
 
 from open_r1_vision import checkpoints
@@ -18,6 +18,7 @@ from open_r1_vision.models import load_processor
 from open_r1_vision.rewards.loading import checked
 from open_r1_vision.trainers.callbacks import KLScheduleCallback, RequireDeepSpeedCallback
 from open_r1_vision.trainers.config import VisionGRPOConfig
+from open_r1_vision.trainers.sampling import EpochSampler
 from open_r1_vision.trainers.timing import StepTimer
 
 #: Configuration entries that hold the id of a token which stands for, or encloses, an image or a video.
@@ -47,10 +48,14 @@ class VisionGRPOTrainer(GRPOTrainer):
     - a prompt longer than `max_prompt_tokens` stops the run with its row id;
     - the KL weight follows `beta_schedule`;
     - checkpoints are marked when they are whole, and older ones are deleted only after that;
+    - a resumed run gets the checkpoint's weights: outside DeepSpeed, transformers 5.23 leaves out all whose names in the
+      file are not the module's, as those of Qwen2-VL and Qwen2.5-VL, and only warns;
+    - a run that resumes after its first epoch goes on with the prompts that it would have seen;
     - seconds for generation, scoring, rewards and update are logged.
 
-    Overrides `_generate_and_score_completions`, `_generate`, `_generate_single_turn`, `_tokenize_prompts`,
-    `_calculate_rewards`, `training_step`, `log` and `_save_checkpoint`; each calls GRPOTrainer's.
+    Overrides `_get_train_sampler`, `_generate_and_score_completions`, `_generate`, `_tokenize_prompts`,
+    `_generate_single_turn`, `_calculate_rewards`, `training_step`, `log`, `_save_checkpoint`, `_load_from_checkpoint` and
+    `_load_best_model`; each calls GRPOTrainer's, the last two only where it loads every weight.
     """
 
     _tag_names = ["trl", "grpo", "open_r1_vision"]
@@ -77,7 +82,7 @@ class VisionGRPOTrainer(GRPOTrainer):
             processing_class = load_processor(model if isinstance(model, str) else model.config._name_or_path)
         super().__init__(
             model,
-            [_checked(reward) for reward in (reward_funcs if isinstance(reward_funcs, list) else [reward_funcs])],
+            _checked(reward_funcs),
             args,
             train_dataset=train_dataset,
             eval_dataset=eval_dataset,
@@ -156,6 +161,18 @@ class VisionGRPOTrainer(GRPOTrainer):
 
     # ---- one generation batch
 
+    def _get_train_sampler(self, dataset: Any = None) -> EpochSampler:
+        stock = super()._get_train_sampler(dataset)
+        return EpochSampler(
+            stock.data_source,
+            stock.mini_repeat_count,
+            stock.batch_size,
+            stock.repeat_count,
+            shuffle=stock.shuffle,
+            seed=stock.seed,
+            epoch=lambda: int(self.state.epoch or 0),
+        )
+
     def _generate_and_score_completions(self, inputs: list[dict[str, Any]]) -> dict[str, Any]:
         self._batch_rows = [_with_image_list(row) for row in inputs]
         with self.timed("scoring"):
@@ -216,15 +233,20 @@ class VisionGRPOTrainer(GRPOTrainer):
         with self.timed("update"):
             loss = super().training_step(model, inputs, num_items_in_batch)
         if self._step % self.current_gradient_accumulation_steps == 0:
-            for name, seconds in self.timed.flush().items():
-                self._metrics["train"][f"seconds/{name}"].append(seconds)
+            self._log_seconds("train")
         return loss
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
-        """Add the KL weight to TRL's metrics."""
-        if self.model.training and self._metrics["train"]:
+        """Add the KL weight, and the seconds of an evaluation, to TRL's metrics."""
+        if not self.model.training:
+            self._log_seconds("eval")
+        elif self._metrics["train"]:
             self._metrics["train"]["kl_weight"] = [self.beta]
         super().log(logs, start_time)
+
+    def _log_seconds(self, mode: str) -> None:
+        for name, seconds in self.timed.flush().items():
+            self._metrics[mode][f"seconds/{name}"].append(seconds)
 
     # ---- checkpoints
 
@@ -238,8 +260,23 @@ class VisionGRPOTrainer(GRPOTrainer):
         if self.args.should_save:
             output_dir = Path(self._get_output_dir(trial=trial))
             checkpoints.mark_complete(output_dir / f"checkpoint-{self.state.global_step}")
-            checkpoints.rotate(output_dir, limit)
+            best = self.state.best_model_checkpoint
+            checkpoints.rotate(output_dir, limit, Path(best) if best else None)
         self.accelerator.wait_for_everyone()
+
+    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
+        model = self.model if model is None else model
+        if self.is_fsdp_enabled or not isinstance(model, PreTrainedModel):
+            super()._load_from_checkpoint(resume_from_checkpoint, model)
+        else:
+            # Trainer loads by the names in the file, but these are the hub's: only from_pretrained translates them
+            model.load_state_dict(type(model).from_pretrained(resume_from_checkpoint).state_dict())
+
+    def _load_best_model(self) -> None:
+        if self.is_deepspeed_enabled or self.is_fsdp_enabled or not isinstance(self.model, PreTrainedModel):
+            super()._load_best_model()
+        else:
+            self._load_from_checkpoint(self.state.best_model_checkpoint)
 
     # ---- repairs at construction
 
@@ -301,9 +338,12 @@ class VisionGRPOTrainer(GRPOTrainer):
             model._weight_conversions = [rename for rename in renames if rename.was_used()]
 
 
-def _checked(reward: Any) -> Any:
-    """Guard a reward function; reward models and their names are TRL's business."""
-    return reward if isinstance(reward, (str, nn.Module)) else checked(reward)
+def _checked(rewards: Any) -> list | None:
+    """Guard reward functions; reward models, their names and no reward at all are TRL's business."""
+    if rewards is None:
+        return None
+    rewards = rewards if isinstance(rewards, list) else [rewards]
+    return [reward if isinstance(reward, (str, nn.Module)) else checked(reward) for reward in rewards]
 
 
 def collapse_runs(ids: Sequence[int], token: int | None) -> list[int]:
@@ -314,10 +354,10 @@ def collapse_runs(ids: Sequence[int], token: int | None) -> list[int]:
 
 
 def _with_image_list(row: dict[str, Any]) -> dict[str, Any]:
-    """The row with its images in a list: one `image`, None and a missing column included."""
+    """The row with its images in the list `images`: one `image`, None and a missing column included."""
     image = row.get("image")
     images = row["images"] if row.get("images") is not None else [] if image is None else [image]
-    return {**{name: value for name, value in row.items() if name != "image"}, "images": images}
+    return {**row, "images": images}
 
 
 def _sum_tensors(value: Any) -> torch.Tensor:

@@ -1,0 +1,6 @@
+#!/usr/bin/env bash
+# Train on one GPU.
+#   local_scripts/train_1_gpu.sh recipes/qwen2_5_vl_3b/visionary_r1.yaml [--key value ...]
+set -euo pipefail
+recipe=${1:?"usage: $0 RECIPE [--key value ...]"}
+exec torchrun --standalone --nproc_per_node=1 -m open_r1_vision.train --config "$recipe" "${@:2}"

@@ -1,0 +1,223 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Two processes under torchrun: DDP, DeepSpeed ZeRO-2 and ZeRO-3, sudden death, captions across processes."""
+
+import json
+import re
+from pathlib import Path
+from types import SimpleNamespace
+
+import pandas
+import pytest
+import torch
+from processes import EchoReader, checksum, evaluate_parts, rows, run_train, write_deepspeed, write_recipe
+from safetensors.torch import load_file
+
+from open_r1_vision.data.rows import add_prompts, rows_from_list
+from open_r1_vision.evaluation import evaluate, read_evaluations
+from open_r1_vision.generation import GreedyGenerator
+from open_r1_vision.trainers.callbacks import RequireDeepSpeedCallback
+
+#: Two rows a step, one for each process. Step 4 gives process 1 no image, step 5 gives process 0 none.
+STEPS = 5
+TEXT_ROWS = [7, 8]
+ENGINES = ("ddp", "zero2", "zero3")
+
+
+def prepare(folder, model, engine, **settings):
+    """A recipe for an engine."""
+    folder.mkdir(parents=True, exist_ok=True)
+    if engine != "ddp":
+        settings["deepspeed"] = write_deepspeed(folder, int(engine[-1]))
+    rows = {"dataset_options": {"count": 2 * STEPS, "texts": TEXT_ROWS}}
+    return write_recipe(folder, model, **{"max_steps": STEPS, **rows, **settings})
+
+
+def steps(folder, *names):
+    """The log of a finished run, one tuple for each step."""
+    state = json.loads((folder / "run" / f"checkpoint-{STEPS}" / "trainer_state.json").read_text())
+    return [tuple(entry[name] for name in names) for entry in state["log_history"] if "grad_norm" in entry]
+
+
+def notes(folder, rank):
+    """What a process noted."""
+    return [json.loads(line) for line in (folder / "run" / f"notes-{rank}.jsonl").read_text().splitlines()]
+
+
+def weights(folder):
+    return load_file(folder / "run" / "final" / "model.safetensors")
+
+
+def succeed(outcome):
+    assert outcome.code == 0, outcome.log[-5000:]
+    return outcome
+
+
+@pytest.fixture(scope="module")
+def straight(tiny_model, tmp_path_factory):
+    """`straight(engine)` is the folder of an uninterrupted run."""
+    folders = {}
+
+    def get(engine):
+        if engine not in folders:
+            folders[engine] = tmp_path_factory.mktemp(engine)
+            succeed(run_train(prepare(folders[engine], tiny_model, engine)))
+        return folders[engine]
+
+    return get
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_engines_are_real(straight, engine):
+    folder = straight(engine)
+    wrapped, optimizer = {
+        "ddp": ("DistributedDataParallel", "NoneType"),
+        "zero2": ("DeepSpeedEngine", "DeepSpeedZeroOptimizer"),
+        "zero3": ("DeepSpeedEngine", "DeepSpeedZeroOptimizer_Stage3"),
+    }[engine]
+    noted = [notes(folder, rank) for rank in (0, 1)]
+    assert [len(lines) for lines in noted] == [STEPS, STEPS]
+    for line in noted[0] + noted[1]:
+        assert (line["engine"], line["optimizer"]) == (wrapped, optimizer)
+    held, whole, optimized = ([lines[0][name] for lines in noted] for name in ("held", "whole", "optimized"))
+    if engine == "ddp":
+        assert held == whole
+    elif engine == "zero2":
+        assert held == whole
+        assert optimized[0] == optimized[1] == pytest.approx(whole[0] / 2, rel=0.001)
+    else:
+        # a tensor that can't be halved evenly is filled up
+        assert held[0] == held[1] == pytest.approx(whole[0] / 2, rel=0.001)
+
+
+def test_engines_agree(straight):
+    """Also where a process has no image in its batch, in the last two steps."""
+    for rank in (0, 1):
+        assert [line["ids"] for line in notes(straight("ddp"), rank)] == [
+            [f"train-{2 * step + rank}"] * 4 for step in range(STEPS)
+        ]
+    assert [line["images"] for line in notes(straight("ddp"), 0)] == [4, 4, 4, 4, 0]
+    assert [line["images"] for line in notes(straight("ddp"), 1)] == [4, 4, 4, 0, 4]
+    expected = steps(straight("ddp"), "grad_norm", "reward", "kl")
+    assert len(expected) == STEPS
+    assert min(grad_norm for grad_norm, _, _ in expected) > 0.1
+    for engine in ("zero2", "zero3"):
+        for measured, wanted in zip(steps(straight(engine), "grad_norm", "reward", "kl"), expected, strict=True):
+            assert measured == pytest.approx(wanted, rel=1e-4), engine
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_weights_keep_their_names(straight, tiny_model, engine):
+    before, after = load_file(Path(tiny_model) / "model.safetensors"), weights(straight(engine))
+    assert after.keys() == before.keys()
+    assert {name: value.shape for name, value in after.items()} == {
+        name: value.shape for name, value in before.items()
+    }
+    for name, value in weights(straight("ddp")).items():
+        torch.testing.assert_close(after[name], value, rtol=0, atol=1e-4)
+
+
+@pytest.mark.parametrize("engine", ["ddp", "zero3"])
+def test_killed_twice_and_started_again(straight, tiny_model, tmp_path, engine):
+    recipe = prepare(tmp_path, tiny_model, engine)
+    in_a_step, while_saving = tmp_path / "in_a_step", tmp_path / "while_saving"
+    # process 1 dies in step 3, when the last checkpoint is that of step 2
+    first = run_train(recipe, timeout=90, DIE="1 step 3", DIED=str(in_a_step))
+    assert first.code != 0
+    assert in_a_step.exists()
+    assert not (tmp_path / "run" / "final").exists()
+    # under DDP process 0 alone saves the optimizer's state, under ZeRO-3 each process its part
+    rank = 0 if engine == "ddp" else 1
+    second = run_train(recipe, timeout=90, DIE=f"{rank} save 4", DIED=str(while_saving))
+    assert second.code != 0
+    assert while_saving.exists()
+    assert f"Resuming from {tmp_path}/run/checkpoint-2." in second.log
+    assert (tmp_path / "run" / "checkpoint-4").is_dir()
+    third = succeed(run_train(recipe))
+    message = f"Skipping the torn checkpoint {tmp_path}/run/checkpoint-4: the run ended while it was being saved."
+    assert third.log.count(message) == 1
+    assert f"Resuming from {tmp_path}/run/checkpoint-3." in third.log
+    names = ("step", "loss", "grad_norm", "reward", "kl")
+    assert steps(tmp_path, *names) == steps(straight(engine), *names)
+    expected = weights(straight(engine))
+    for name, value in weights(tmp_path).items():
+        assert torch.equal(value, expected[name]), name
+
+
+@pytest.fixture(scope="module")
+def captions(tiny_model, tmp_path_factory):
+    """Folder of a run with 3 prompts of 2 completions a step, so that the second prompt's are on both processes."""
+    folder = tmp_path_factory.mktemp("captions")
+    recipe = write_recipe(
+        folder,
+        tiny_model,
+        trainer="processes.CaptioningTrainer",
+        dataset_options={"count": 6, "texts": [4]},
+        eval_dataset="processes.rows",
+        eval_dataset_options={"count": 5, "texts": [2]},
+        reward_funcs=["processes.text_reward", "processes.answer_reward"],
+        reward_weights=[1.0, 0.5],
+        num_generations=2,
+        prompts_per_step=3,
+        max_steps=2,
+        log_completions=True,
+        save_strategy="no",
+    )
+    succeed(run_train(recipe))
+    return folder / "run"
+
+
+def test_rewards_belong_to_their_completions(captions):
+    for step in (1, 2):
+        table = pandas.read_parquet(captions / "completions" / f"completions_{step:05d}.parquet")
+        assert len(table) == 6
+        problems = [prompt[-1]["content"][-1]["text"] for prompt in table["prompt"]]
+        start = 3 * (step - 1)
+        expected = [problem for row in rows(count=6)[start : start + 3] for problem in [row["problem"]] * 2]
+        assert problems == expected
+        texts = [completion[-1]["content"] for completion in table["completion"]]
+        found = [re.match("<info>(.*?)</info>", text) for text in texts]
+        texts_of_captions = [match and match[1] for match in found]
+        assert 0 < texts_of_captions.count(None) < 6
+        assert table["caption"].tolist() == texts_of_captions
+        assert table["caption_answer"].tolist() == texts_of_captions
+        assert table["reader_reply"].tolist() == [
+            f"{caption} for {problem}" if caption else ""
+            for caption, problem in zip(texts_of_captions, problems, strict=True)
+        ]
+        rewards = [checksum(text, problem) for text, problem in zip(texts, problems, strict=True)]
+        readings = [checksum(caption, "") if caption else 0.0 for caption in texts_of_captions]
+        assert table["text_reward"].tolist() == pytest.approx(rewards)
+        assert table["answer_reward"].tolist() == pytest.approx(readings)
+        sums = [reward + 0.5 * reading for reward, reading in zip(rewards, readings, strict=True)]
+        # two numbers are each |a - b| / sqrt(2) of a standard deviation from their mean, on opposite sides
+        for first, second, advantages in zip(
+            sums[::2], sums[1::2], table["advantage"].to_numpy().reshape(3, 2).tolist(), strict=True
+        ):
+            half = (first - second) / 2
+            advantage = half / (abs(half) * 2**0.5 + 1e-4)
+            assert advantages == pytest.approx([advantage, -advantage], abs=1e-4)
+
+
+def test_held_out_rows_come_in_order_and_once(captions):
+    expected = evaluate_parts(add_prompts(rows_from_list(rows(count=6))))
+    for rank in (0, 1):
+        assert json.loads((captions / f"evaluated-{rank}.json").read_text()) == expected
+    assert [row_id for row_id, _ in expected["5 rows, 2 at a time"]] == [f"train-{index}" for index in range(5)]
+
+
+def test_held_out_evaluation_is_that_of_one_process(captions, tiny_model):
+    evaluations = read_evaluations(captions)
+    assert list(evaluations) == [0, 2]
+    for step, model in ((0, tiny_model), (2, str(captions / "final"))):
+        held_out = add_prompts(rows_from_list(rows("test", 5, [2])))
+        generate = GreedyGenerator(model)
+        assert evaluations[step] == evaluate(generate, held_out, reader=EchoReader(), max_new_tokens=6)
+
+
+def test_another_wrapping_than_deepspeeds_is_refused():
+    model = torch.nn.Linear(1, 1)
+    callback = RequireDeepSpeedCallback(SimpleNamespace(model_wrapped=model))
+    with pytest.raises(RuntimeError, match="`deepspeed` is set, but the model runs as Linear: nothing would be sharded"):
+        callback.on_train_begin(None, None, None)
+    engine = type("DeepSpeedEngine", (torch.nn.Linear,), {})(1, 1)
+    RequireDeepSpeedCallback(SimpleNamespace(model_wrapped=engine)).on_train_begin(None, None, None)

@@ -1,0 +1,177 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What the trainers take from TRL without a promise that it stays, so that an upgrade says what moved."""
+
+import ast
+import inspect
+import re
+import textwrap
+
+import pytest
+import trl
+from transformers import Trainer
+from trl import GRPOTrainer
+from trl.generation.vllm_generation import VLLMGeneration
+from trl.trainer import grpo_trainer
+from trl.trainer.utils import RepeatSampler
+
+from open_r1_vision.trainers import CaptionGRPOTrainer, VisionGRPOTrainer
+from open_r1_vision.trainers import base as base_module
+from open_r1_vision.trainers import caption as caption_module
+
+#: Methods that we override or call, with their parameters.
+METHODS = {
+    "__init__": "self, model, reward_funcs, args, train_dataset, eval_dataset, processing_class, "
+    "reward_processing_classes, callbacks, optimizers, quantization_config, peft_config, tools, rollout_func, "
+    "environment_factory",
+    "_get_train_sampler": "self, dataset",
+    "_generate_and_score_completions": "self, inputs",
+    "_generate": "self, prompts",
+    "_tokenize_prompts": "self, prompts",
+    "_generate_single_turn": "self, prompt_ids, images, multimodal_fields, num_generations, has_tool_images",
+    "_calculate_rewards": "self, inputs, prompts, completions, completion_ids_list",
+    "_log_metric": "self, name, value",
+    "_log_completion_extra": "self, column, values",
+    "training_step": "self, model, inputs, num_items_in_batch",
+    "log": "self, logs, start_time",
+    "_save_checkpoint": "self, model, trial",
+    "_load_from_checkpoint": "self, resume_from_checkpoint, model",
+    "_load_best_model": "self",
+    "_get_output_dir": "self, trial",
+    "add_callback": "self, callback",
+}
+#: Attributes that we read or set.
+ATTRIBUTES = {
+    "_last_loaded_step",
+    "_logs",
+    "_metrics",
+    "_step",
+    "_tokenizer",
+    "accelerator",
+    "args",
+    "beta",
+    "current_gradient_accumulation_steps",
+    "generation_config",
+    "generation_kwargs",
+    "is_deepspeed_enabled",
+    "is_fsdp_enabled",
+    "log_multimodal",
+    "model",
+    "processing_class",
+    "ref_model",
+    "state",
+    "use_vllm",
+    "vllm_generation",
+    "vllm_mode",
+}
+#: Attributes of TRL's vLLM backend that we read or set.
+VLLM_ATTRIBUTES = {
+    "generation_kwargs",
+    "llm",
+    "max_completion_length",
+    "min_p",
+    "repetition_penalty",
+    "temperature",
+    "top_k",
+    "top_p",
+}
+TRAINERS = [(VisionGRPOTrainer, GRPOTrainer, base_module), (CaptionGRPOTrainer, VisionGRPOTrainer, caption_module)]
+MOVED = f"TRL {trl.__version__} moved what open_r1_vision builds on: "
+
+
+def class_tree(cls):
+    return ast.parse(textwrap.dedent(inspect.getsource(cls))).body[0]
+
+
+def attributes_set(*classes):
+    """Names that a class assigns to self, or defines."""
+    names = set()
+    for cls in classes:
+        names |= set(vars(cls))
+        for node in ast.walk(class_tree(cls)):
+            if isinstance(node, ast.Attribute) and isinstance(node.ctx, ast.Store):
+                names.add(node.attr)
+    return names
+
+
+def methods_of(cls):
+    return {node.name: node for node in class_tree(cls).body if isinstance(node, ast.FunctionDef)}
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_method(name):
+    method = getattr(GRPOTrainer, name, None)
+    assert method is not None, f"{MOVED}GRPOTrainer.{name} is gone"
+    parameters = ", ".join(inspect.signature(method).parameters)
+    assert parameters == METHODS[name], f"{MOVED}GRPOTrainer.{name} takes ({parameters}), not ({METHODS[name]})"
+
+
+@pytest.mark.parametrize("name", sorted(ATTRIBUTES))
+def test_attribute(name):
+    classes = [cls for cls in GRPOTrainer.__mro__ if cls is not object]
+    assert name in attributes_set(*classes), f"{MOVED}GRPOTrainer no longer has the attribute {name}"
+    assert Trainer in classes
+
+
+@pytest.mark.parametrize("name", sorted(VLLM_ATTRIBUTES))
+def test_attribute_of_the_vllm_backend(name):
+    assert name in attributes_set(VLLMGeneration), f"{MOVED}VLLMGeneration no longer has the attribute {name}"
+
+
+def test_vllm_backend():
+    for name, expected in {
+        "sync_weights": "self",
+        "generate": "self, prompts, images, num_generations, profiler",
+    }.items():
+        parameters = ", ".join(inspect.signature(getattr(VLLMGeneration, name)).parameters)
+        assert parameters == expected, f"{MOVED}VLLMGeneration.{name} takes ({parameters}), not ({expected})"
+    source = inspect.getsource(GRPOTrainer._generate_single_turn)
+    assert "self.state.global_step != self._last_loaded_step" in source, f"{MOVED}when weights are synchronised"
+    assert grpo_trainer.VLLMGeneration is VLLMGeneration
+
+
+def test_sampler():
+    expected = "data_source, mini_repeat_count, batch_size, repeat_count, shuffle, seed"
+    parameters = ", ".join(inspect.signature(RepeatSampler).parameters)
+    assert parameters == expected, f"{MOVED}RepeatSampler takes ({parameters}), not ({expected})"
+    missing = {*expected.split(", "), "num_samples", "generator"} - attributes_set(RepeatSampler)
+    assert not missing, f"{MOVED}RepeatSampler no longer has {missing}"
+
+
+def test_outputs_of_generate():
+    statement = [node for node in ast.walk(methods_of(GRPOTrainer)["_generate"]) if isinstance(node, ast.Return)][-1]
+    names = [element.id for element in statement.value.elts]
+    assert names[-2:] == ["images", "tool_images"], f"{MOVED}_generate returns {names}"
+
+
+def test_the_lists_above_are_complete():
+    """Whatever our trainers use of self or super() is their own or listed."""
+    used = set()
+    for cls, _, _ in TRAINERS:
+        for node in ast.walk(class_tree(cls)):
+            is_attribute = isinstance(node, ast.Attribute)
+            if is_attribute and isinstance(node.value, ast.Name) and node.value.id in ("self", "trainer"):
+                used.add(node.attr)
+            elif is_attribute and isinstance(node.value, ast.Call) and ast.unparse(node.value) == "super()":
+                used.add(node.attr)
+    inherited = attributes_set(*(cls for cls in GRPOTrainer.__mro__ if cls is not object))
+    own = attributes_set(VisionGRPOTrainer, CaptionGRPOTrainer) - inherited
+    assert used - own == METHODS.keys() | ATTRIBUTES
+
+
+@pytest.mark.parametrize(("cls", "parent", "module"), TRAINERS)
+def test_the_docstring_lists_what_is_overridden(cls, parent, module):
+    overridden = {name for name in methods_of(cls) if hasattr(parent, name) and not name.startswith("__")}
+    paragraph = next(text for text in re.split(r"\n\s*\n", cls.__doc__) if text.strip().startswith("Overrides"))
+    assert set(re.findall(r"`(\w+)`", paragraph)) == overridden
+    assert inspect.getsourcefile(cls) == module.__file__
+
+
+@pytest.mark.parametrize(("cls", "parent", "module"), TRAINERS)
+def test_each_override_calls_the_parents(cls, parent, module):
+    for name, method in methods_of(cls).items():
+        if hasattr(parent, name):
+            assert f"super().{name}(" in ast.unparse(method), name
+
+
+def test_the_supported_versions():
+    assert re.fullmatch(r"1\.16\.\d+", trl.__version__), f"written for TRL 1.16, but {trl.__version__} is installed"
