@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Held-out accuracy of a model on the starter's tasks.
 
-    python eval/starter.py --model open_r1_vision.starter.model.policy --task digits --split test
-    python eval/starter.py --model runs/starter/visionary_r1/final --task figures --output runs/starter/figures.jsonl
+python eval/starter.py --model open_r1_vision.starter.model.policy --task digits --split test
+python eval/starter.py --model runs/starter/visionary_r1/final --task figures --output runs/starter/figures.jsonl
 """
 
 import argparse

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Put a warmed-up policy into the package as the starter's checkpoint, in bfloat16.
 
-    python local_scripts/ship_starter.py runs/starter/warm_up/final
+python local_scripts/ship_starter.py runs/starter/warm_up/final
 """
 
 import argparse
@@ -34,7 +34,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     load_processor(str(args.model)).save_pretrained(args.target)
     size = (args.target / "model.safetensors").stat().st_size / 1e6
     if size > MAX_MEGABYTES:
-        raise SystemExit(f"The weights take {size:.1f} MB, more than the {MAX_MEGABYTES} MB that the package may carry.")
+        raise SystemExit(f"The weights take {size:.1f} MB; the package may carry {MAX_MEGABYTES}.")
     print(f"{args.target}: {describe_size(str(args.target))}")
 
 

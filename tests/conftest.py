@@ -15,7 +15,7 @@ for _name, _value in {
 }.items():
     os.environ.setdefault(_name, _value)
 
-import pytest
+import pytest  # noqa: E402
 
 ARCHITECTURES = ("qwen2_vl", "qwen2_5_vl", "qwen3_vl")
 

@@ -29,7 +29,7 @@ def test_plan(prompts, generations, processes, limit, per_device, accumulation):
 
 def test_plan_in_words():
     assert str(plan_batch(6, 4, 2, 8)) == (
-        "6 prompts x 4 completions = 24 completions per step = 2 process(es) x 6 per device x 2 accumulation step(s)"
+        "6 prompts x 4 completions = 24 completions per step = 2 process(es) x 6 per device x 2 micro-batch(es)"
     )
 
 
@@ -53,8 +53,8 @@ def test_counts_below_one(prompts, limit):
 )
 def test_uneven_share(prompts, generations, processes, step, example):
     message = (
-        f"{prompts} prompts x {generations} completions = {prompts * generations} completions per step can't be shared "
-        f"evenly by {processes} processes: set prompts_per_step to a multiple of {step}, for example {example}"
+        f"{prompts} prompts x {generations} completions = {prompts * generations} completions per step can't be "
+        f"shared evenly by {processes} processes: set prompts_per_step to a multiple of {step}, for example {example}"
     )
     with pytest.raises(ValueError, match=message):
         plan_batch(prompts, generations, processes, 8)

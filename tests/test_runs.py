@@ -94,6 +94,7 @@ def test_values_that_json_does_not_know(tmp_path):
 def test_a_run_file_cut_short(run):
     (run / RUN_FILE).write_text('{"model_na')
     with pytest.raises(
-        ValueError, match="run.json can't be read, .* set another output_dir, or overwrite_output: true"
+        ValueError,
+        match="run.json can't be read, so it is unknown whose run that is: set another output_dir",
     ):
         open_run(run, SETTINGS, overwrite=False)

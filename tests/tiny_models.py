@@ -180,3 +180,25 @@ def parity_reward(completions, completion_ids, **columns):
 def step_logs(trainer, *names):
     """Values of the training log, one tuple for each step."""
     return [tuple(entry[name] for name in names) for entry in trainer.state.log_history if "step_time" in entry]
+
+
+def make_trainer(trainer_class, model, args, dataset, reward=parity_reward, **kwargs):
+    """A trainer of the class; the stock one too gets a processor, which it can't load without torchvision."""
+    from open_r1_vision.models import load_processor
+
+    processor = kwargs.pop("processing_class", None) or load_processor(model)
+    return trainer_class(model, reward, args, train_dataset=dataset, processing_class=processor, **kwargs)
+
+
+def recording(trainer_class):
+    """The trainer, keeping its scored generation batches in `outputs`."""
+
+    class Recording(trainer_class):
+        outputs = None
+
+        def _generate_and_score_completions(self, inputs):
+            output = super()._generate_and_score_completions(inputs)
+            self.outputs = [*(self.outputs or []), output]
+            return output
+
+    return Recording

@@ -1,4 +1,21 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Reinforcement learning of vision-language models on TRL, on one node."""
+"""Reinforcement learning of vision-language models on TRL, on one machine.
+
+The trainers can be imported from here; they are loaded at first use, since torch and TRL take seconds.
+"""
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from open_r1_vision.trainers import CaptionGRPOConfig, CaptionGRPOTrainer, VisionGRPOConfig, VisionGRPOTrainer
 
 __version__ = "0.1.0"
+__all__ = ["CaptionGRPOConfig", "CaptionGRPOTrainer", "VisionGRPOConfig", "VisionGRPOTrainer"]
+
+
+def __getattr__(name: str) -> Any:
+    if name in __all__:
+        from open_r1_vision import trainers
+
+        return getattr(trainers, name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -22,8 +22,8 @@ class DataArguments:
 
     dataset: str = field(
         metadata={
-            "help": "Training rows: a parquet, JSON or JSONL file, a save_to_disk folder, a hub id, or the dotted path of a "
-            "function that returns a data set."
+            "help": "Training rows: a parquet, JSON or JSONL file, a save_to_disk folder, a hub id, or the dotted "
+            "path of a function that returns a data set."
         }
     )
     dataset_split: str = field(default="train", metadata={"help": "Split of the training rows."})
@@ -78,8 +78,8 @@ class ScriptArguments(DataArguments):
     check_rows: int = field(
         default=2000,
         metadata={
-            "help": "Rows that are checked before training as check_data checks all of them; training refuses to start on a "
-            "bad one. 0 checks none."
+            "help": "Rows that are checked before training as check_data checks all of them; training refuses to "
+            "start on a bad one. 0 checks none."
         },
     )
     overwrite_output: bool = field(
@@ -177,7 +177,7 @@ def print_help(module: str, dataclass_types: Sequence[type]) -> None:
             ]
     lines += [
         "",
-        "Every key of trl's GRPOConfig and ModelConfig is allowed too, as are the trainer's own; --help_all lists them.",
+        "Every key of trl's GRPOConfig and ModelConfig is allowed too, as are the trainer's own: see --help_all.",
     ]
     sys.stdout.write("\n".join(lines) + "\n")
 

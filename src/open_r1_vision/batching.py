@@ -17,8 +17,9 @@ class BatchPlan:
     def __str__(self) -> str:
         completions = self.prompts_per_step * self.num_generations
         return (
-            f"{self.prompts_per_step} prompts x {self.num_generations} completions = {completions} completions per step "
-            f"= {self.num_processes} process(es) x {self.per_device} per device x {self.accumulation} accumulation step(s)"
+            f"{self.prompts_per_step} prompts x {self.num_generations} completions = {completions} completions per "
+            f"step = {self.num_processes} process(es) x {self.per_device} per device x "
+            f"{self.accumulation} micro-batch(es)"
         )
 
 
@@ -50,9 +51,9 @@ def plan_batch(prompts_per_step: int, num_generations: int, num_processes: int, 
     if rest:
         step = next(n for n in range(1, num_processes + 1) if n * num_generations % num_processes == 0)
         raise ValueError(
-            f"{prompts_per_step} prompts x {num_generations} completions = {completions} completions per step can't be "
-            f"shared evenly by {num_processes} processes: set prompts_per_step to a multiple of {step}, for example "
-            f"{(prompts_per_step // step + 1) * step}."
+            f"{prompts_per_step} prompts x {num_generations} completions = {completions} completions per step can't "
+            f"be shared evenly by {num_processes} processes: set prompts_per_step to a multiple of {step}, for "
+            f"example {(prompts_per_step // step + 1) * step}."
         )
     per_device = max(size for size in range(1, min(share, max_per_device) + 1) if share % size == 0)
     return BatchPlan(prompts_per_step, num_generations, num_processes, per_device, share // per_device)

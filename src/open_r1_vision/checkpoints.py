@@ -2,7 +2,7 @@
 """Whole and torn checkpoints.
 
 A checkpoint is whole when its marker lists every file with its size, and the files still have these sizes. The marker
-is written last and renamed into place, so a run that was killed while saving leaves a folder that is recognised as torn.
+is written last and renamed into place, so a run that was killed while saving leaves a folder that is known to be torn.
 """
 
 import json

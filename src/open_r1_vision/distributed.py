@@ -63,8 +63,8 @@ def finish() -> None:
     """End a command line process after its work is done and saved.
 
     Destroys the process group and leaves without interpreter teardown: a gloo thread that is still up there aborts
-    about one finished run in eleven ("terminate called without an active exception"), and torchrun then reports failure.
-    """
+    about one finished run in eleven ("terminate called without an active exception"), and torchrun then reports
+    failure."""
     logging.shutdown()
     sys.stdout.flush()
     sys.stderr.flush()

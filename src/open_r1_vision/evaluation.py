@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Held-out evaluation of the policy in training: greedy answers, what a reader makes of the captions, and statistics."""
+"""Held-out evaluation: greedy answers, and what a reader makes of the captions in them."""
 
 import json
 from collections.abc import Callable

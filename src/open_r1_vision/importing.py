@@ -29,8 +29,8 @@ def import_callable(path: str) -> Callable[..., Any]:
         if error.name is not None and not module_name.startswith(error.name):
             raise  # the module is there, something that it imports is not
         raise ValueError(
-            f"{path!r} can't be imported: there is no module {error.name!r}. Check the spelling, or install the package "
-            "that holds it."
+            f"{path!r} can't be imported: there is no module {error.name!r}. Check the spelling, or install the "
+            "package that holds it."
         ) from error
     if not hasattr(module, attribute):
         public = ", ".join(name for name in dir(module) if not name.startswith("_"))

@@ -41,10 +41,16 @@ def open_run(output_dir: Path, settings: dict[str, Any], overwrite: bool) -> Run
         return RunState(finished=False, checkpoint=None)
     if not run_file.is_file():
         raise ValueError(
-            f"{output_dir} holds files, but no {RUN_FILE} of a run: set another output_dir, or overwrite_output: true to "
-            "delete it."
+            f"{output_dir} holds files, but no {RUN_FILE} of a run: set another output_dir, or overwrite_output: true "
+            "to delete it."
         )
-    before = json.loads(run_file.read_text(encoding="utf-8"))
+    try:
+        before = json.loads(run_file.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ValueError(
+            f"{run_file} can't be read, so it is unknown whose run that is: set another output_dir, or "
+            f"overwrite_output: true to delete it ({error})."
+        ) from error
     now = _comparable(settings)
     changed = [
         f"{key}: {before.get(key, 'unset')} -> {now.get(key, 'unset')}"
@@ -63,7 +69,9 @@ def write_run(output_dir: Path, settings: dict[str, Any]) -> None:
     """Note whose folder this is."""
     output_dir.mkdir(parents=True, exist_ok=True)
     text = json.dumps(_comparable(settings), indent=1, sort_keys=True)
-    (output_dir / RUN_FILE).write_text(text, encoding="utf-8")
+    draft = output_dir / f".{RUN_FILE}.tmp"
+    draft.write_text(text, encoding="utf-8")
+    draft.rename(output_dir / RUN_FILE)
 
 
 def _comparable(settings: dict[str, Any]) -> dict[str, Any]:

@@ -9,7 +9,6 @@ The data set has the columns `images`, `prompt` and `completion`; the loss is on
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from open_r1_vision.arguments import DataArguments, parse_recipe, print_help, read_recipe
 from open_r1_vision.distributed import finish, is_main_process, num_processes

@@ -5,8 +5,8 @@
     torchrun --nproc_per_node=8 -m open_r1_vision.train --config recipes/qwen2_5_vl_3b/visionary_r1.yaml
     torchrun --nproc_per_node=2 -m open_r1_vision.train --config recipes/starter/visionary_r1.yaml --seed 1
 
-`--key value` overrides a key of the recipe. A run that was stopped resumes from its last whole checkpoint when the same
-command is given again.
+`--key value` overrides a key of the recipe. A run that was stopped resumes from its last whole checkpoint when the
+same command is given again.
 """
 
 import sys
@@ -144,9 +144,9 @@ def check_inputs(script_args: ScriptArguments, max_prompt_tokens: int | None, ro
     if problems:
         shown = "\n".join(f"  {problem.row_id}: {problem.check}: {problem.message}" for problem in problems[:10])
         raise ValueError(
-            f"{len({problem.index for problem in problems})} of the {count} rows that were checked can't be trained on:"
-            f"\n{shown}\n`python -m open_r1_vision.check_data --config RECIPE --write-clean PATH` lists all such rows "
-            "and keeps the good ones; check_rows: 0 trains on them nevertheless."
+            f"{len({problem.index for problem in problems})} of the {count} rows that were checked can't be trained "
+            f"on:\n{shown}\n`python -m open_r1_vision.check_data --config RECIPE --write-clean PATH` lists all such "
+            "rows and keeps the good ones; check_rows: 0 trains on them nevertheless."
         )
     if count < len(rows):
         say(f"Checked the first {count} of {len(rows)} rows; open_r1_vision.check_data checks all.")

@@ -8,39 +8,26 @@ import pytest
 import torch
 from datasets import Dataset
 from peft import LoraConfig
-from tiny_models import END, IDS, VISION_IDS, build_processor, image, options, parity_reward, rows, step_logs
+from tiny_models import (
+    IDS,
+    VISION_IDS,
+    build_processor,
+    image,
+    make_trainer,
+    options,
+    parity_reward,
+    recording,
+    rows,
+    step_logs,
+)
 from transformers import AutoModelForImageTextToText
 from trl import GRPOConfig, GRPOTrainer
-from trl.trainer import grpo_trainer
-from trl.trainer.utils import RepeatSampler
 
-from open_r1_vision import checkpoints
 from open_r1_vision.models import load_processor
 from open_r1_vision.trainers import VisionGRPOTrainer
-from open_r1_vision.trainers.base import collapse_runs
-from open_r1_vision.trainers.sampling import EpochSampler
 from open_r1_vision.trainers.timing import StepTimer
 
 IMAGE, VIDEO = IDS["<|image_pad|>"], IDS["<|video_pad|>"]
-
-
-def make(trainer_class, model, args, dataset, reward=parity_reward, **kwargs):
-    processor = kwargs.pop("processing_class", None) or load_processor(model)
-    return trainer_class(model, reward, args, train_dataset=dataset, processing_class=processor, **kwargs)
-
-
-def recording(trainer_class):
-    """The trainer, keeping its scored generation batches in `outputs`."""
-
-    class Recording(trainer_class):
-        outputs = None
-
-        def _generate_and_score_completions(self, inputs):
-            output = super()._generate_and_score_completions(inputs)
-            self.outputs = [*(self.outputs or []), output]
-            return output
-
-    return Recording
 
 
 # ---- the same as GRPOTrainer
@@ -51,9 +38,9 @@ def test_losses_are_the_stock_trainers(any_model, tmp_path, beta):
     # the stock trainer may sample vision tokens; both are kept from them, so that they draw the same completions
     settings = {"max_steps": 3, "beta": beta, "generation_kwargs": {"suppress_tokens": VISION_IDS}}
     stock_args = options(tmp_path / "stock", GRPOConfig, use_cpu=True, bf16=False, **settings)
-    stock = make(GRPOTrainer, any_model, stock_args, rows(1, 2, 2, 1))
+    stock = make_trainer(GRPOTrainer, any_model, stock_args, rows(1, 2, 2, 1))
     stock.train()
-    ours = make(VisionGRPOTrainer, any_model, options(tmp_path / "ours", **settings), rows(1, 2, 2, 1))
+    ours = make_trainer(VisionGRPOTrainer, any_model, options(tmp_path / "ours", **settings), rows(1, 2, 2, 1))
     ours.train()
     names = ["loss", "grad_norm", "reward", "entropy", "completions/mean_length", *(["kl"] if beta else [])]
     assert len(step_logs(ours, "loss")) == 3
@@ -72,8 +59,8 @@ def test_rows_without_images_beside_rows_with_images(any_model, tmp_path):
     dataset = rows(1, None, None, 1)
     settings = {"per_device_train_batch_size": 8, "max_steps": 1}
     with pytest.raises(TypeError):
-        make(GRPOTrainer, any_model, options(tmp_path / "stock", **settings), dataset).train()
-    ours = make(VisionGRPOTrainer, any_model, options(tmp_path / "ours", **settings), dataset)
+        make_trainer(GRPOTrainer, any_model, options(tmp_path / "stock", **settings), dataset).train()
+    ours = make_trainer(VisionGRPOTrainer, any_model, options(tmp_path / "ours", **settings), dataset)
     ours.train()
     assert math.isfinite(step_logs(ours, "loss")[0][0])
 
@@ -84,8 +71,8 @@ def test_micro_batches_without_images(any_model, tmp_path, beta):
     # one completion in each micro-batch, so that two of four hold no image
     settings = {"per_device_train_batch_size": 1, "gradient_accumulation_steps": 4, "beta": beta}
     with pytest.raises(Exception):  # noqa: B017 each architecture fails in its own way
-        make(GRPOTrainer, any_model, options(tmp_path / "stock", **settings), dataset).train()
-    ours = make(VisionGRPOTrainer, any_model, options(tmp_path / "ours", **settings), dataset)
+        make_trainer(GRPOTrainer, any_model, options(tmp_path / "stock", **settings), dataset).train()
+    ours = make_trainer(VisionGRPOTrainer, any_model, options(tmp_path / "ours", **settings), dataset)
     ours.train()
     logs = step_logs(ours, "loss", "grad_norm", *(["kl"] if beta else []))
     assert len(logs) == 2
@@ -93,7 +80,7 @@ def test_micro_batches_without_images(any_model, tmp_path, beta):
 
 
 def test_empty_pixel_values_count_as_none(any_model, tmp_path):
-    trainer = make(VisionGRPOTrainer, any_model, options(tmp_path, beta=0.04), rows(1))
+    trainer = make_trainer(VisionGRPOTrainer, any_model, options(tmp_path, beta=0.04), rows(1))
     ids = torch.tensor([[72, 105, 33]])
     pixels = torch.zeros(0, trainer.processing_class.image_processor.patch_size**2 * 6)
     for model in (trainer.model, trainer.ref_model):
@@ -105,14 +92,14 @@ def test_empty_pixel_values_count_as_none(any_model, tmp_path):
 
 def test_a_data_set_without_images(tiny_model, tmp_path):
     for dataset in (rows(0, 0), rows(None, None), rows(0, 0).remove_columns("images")):
-        trainer = make(VisionGRPOTrainer, tiny_model, options(tmp_path, max_steps=1), dataset)
+        trainer = make_trainer(VisionGRPOTrainer, tiny_model, options(tmp_path, max_steps=1), dataset)
         trainer.train()
         assert math.isfinite(step_logs(trainer, "loss")[0][0])
 
 
 def test_none_one_and_three_images_in_a_batch(any_model, tmp_path):
     settings = {"per_device_train_batch_size": 6, "beta": 0.04, "max_steps": 1}
-    trainer = make(recording(VisionGRPOTrainer), any_model, options(tmp_path, **settings), rows(0, 1, 3))
+    trainer = make_trainer(recording(VisionGRPOTrainer), any_model, options(tmp_path, **settings), rows(0, 1, 3))
     trainer.train()
     output = trainer.outputs[0]
     assert sorted(output["num_images"]) == [0, 0, 1, 1, 3, 3]
@@ -143,7 +130,7 @@ def test_one_image_in_a_column_of_its_own(tiny_model, tmp_path):
         return [1.0] * len(completions)
 
     table = [{"prompt": [{"role": "user", "content": "Hi"}], "image": image(k), "id": str(k)} for k in range(2)]
-    trainer = make(
+    trainer = make_trainer(
         VisionGRPOTrainer, tiny_model, options(tmp_path, max_steps=1), Dataset.from_list(table), image_reward
     )
     trainer.train()
@@ -159,7 +146,7 @@ def test_right_padding(any_model, tmp_path):
         processor = build_processor("qwen3_vl" if "qwen3" in any_model else "qwen2_5_vl")
         processor.tokenizer.padding_side = "right"
         args = options(tmp_path / trainer_class.__name__, max_steps=1)
-        trainer = make(recording(trainer_class), any_model, args, rows(1, 2), processing_class=processor)
+        trainer = make_trainer(recording(trainer_class), any_model, args, rows(1, 2), processing_class=processor)
         trainer.train()
         output = trainer.outputs[0]
         types = output["mm_token_type_ids"][:, : output["prompt_ids"].shape[1]]
@@ -167,96 +154,6 @@ def test_right_padding(any_model, tmp_path):
 
     assert misplaced_types(GRPOTrainer) > 0
     assert misplaced_types(VisionGRPOTrainer) == 0
-
-
-# ---- D4 and D5: vLLM
-
-
-class FakeVLLM:
-    """Stands for trl's VLLMGeneration: replies "AB", and keeps what it is asked and in which order."""
-
-    def __init__(self, **kwargs):
-        for name in ("mode", "generation_kwargs", "temperature", "top_p", "top_k", "min_p", "repetition_penalty"):
-            setattr(self, name, kwargs[name])
-        self.max_completion_length = kwargs["max_completion_length"]
-        self.events, self.prompts, self.images, self.settings = [], [], [], []
-        engine = SimpleNamespace(reset_encoder_cache=lambda: self.events.append("reset"))
-        self.llm = SimpleNamespace(llm_engine=engine)
-
-    def sync_weights(self):
-        self.events.append("sync")
-
-    def generate(self, prompts, images, num_generations, profiler):
-        self.events.append("generate")
-        self.prompts.append(prompts)
-        self.images.append(images)
-        self.settings.append((self.temperature, self.top_k, self.max_completion_length))
-        return prompts, [[32, 33, END]] * len(prompts), [[[-5.0]] * 3] * len(prompts), None
-
-
-@pytest.fixture
-def make_with_vllm(monkeypatch, any_model, tmp_path):
-    monkeypatch.setattr(grpo_trainer, "VLLMGeneration", FakeVLLM)
-
-    def build(trainer_class, dataset, **settings):
-        args = options(tmp_path, use_vllm=True, vllm_mode="colocate", **settings)
-        return make(recording(trainer_class), any_model, args, dataset)
-
-    return build
-
-
-def test_vllm_gets_each_placeholder_once(make_with_vllm):
-    dataset = rows(2, 0)
-    stock = make_with_vllm(GRPOTrainer, rows(2, 2), max_steps=1)
-    stock.train()
-    assert [ids.count(IMAGE) for ids in stock.vllm_generation.prompts[0]] == [8] * 4
-    ours = make_with_vllm(VisionGRPOTrainer, dataset, max_steps=1)
-    ours.train()
-    fake = ours.vllm_generation
-    assert sorted(ids.count(IMAGE) for ids in fake.prompts[0]) == [0, 0, 2, 2]
-    assert [len(images or []) for images in fake.images[0]] == [ids.count(IMAGE) for ids in fake.prompts[0]]
-    # the loss is computed on the whole prompt
-    assert sorted((ours.outputs[0]["prompt_ids"] == IMAGE).sum(dim=1).tolist()) == [0, 0, 8, 8]
-    assert ours.outputs[0]["completion_ids"].tolist() == [[32, 33, END]] * 4
-
-
-def test_vllm_forgets_image_features_when_the_weights_change(make_with_vllm):
-    stock = make_with_vllm(GRPOTrainer, rows(1, 1))
-    stock.train()
-    assert stock.vllm_generation.events == ["sync", "generate"] * 2
-    ours = make_with_vllm(VisionGRPOTrainer, rows(1, 1))
-    ours.train()
-    assert ours.vllm_generation.events == ["reset", "sync", "generate"] * 2
-
-
-def test_vllm_never_samples_vision_tokens(make_with_vllm):
-    assert make_with_vllm(GRPOTrainer, rows(1)).vllm_generation.generation_kwargs is None
-    ours = make_with_vllm(VisionGRPOTrainer, rows(1), generation_kwargs={"logit_bias": {33: 2.0}, "seed": 1})
-    bias = dict.fromkeys(VISION_IDS, -100.0)
-    assert ours.vllm_generation.generation_kwargs == {"logit_bias": {**bias, 33: 2.0}, "seed": 1}
-
-
-def test_greedy_replies_of_vllm(make_with_vllm):
-    trainer = make_with_vllm(VisionGRPOTrainer, rows(1), temperature=0.9, top_k=5)
-    chat = [{"role": "user", "content": [{"type": "text", "text": "Hi"}]}]
-    assert trainer.generate_greedy([chat, chat], 3) == ["AB", "AB"]
-    fake = trainer.vllm_generation
-    assert fake.settings == [(0.0, 0, 3)]
-    assert (fake.temperature, fake.top_k, fake.max_completion_length) == (0.9, 5, 6)
-
-
-@pytest.mark.parametrize(
-    ("ids", "token", "expected"),
-    [
-        ([7, 5, 5, 5, 8], 5, [7, 5, 8]),
-        ([5, 5, 7, 5, 5], 5, [5, 7, 5]),
-        ([7, 7, 8], 5, [7, 7, 8]),
-        ([7, 7], None, [7, 7]),
-        ([], 5, []),
-    ],
-)
-def test_collapse_runs(ids, token, expected):
-    assert collapse_runs(ids, token) == expected
 
 
 # ---- sampling
@@ -268,7 +165,9 @@ def test_vision_tokens_are_never_sampled(any_model, tmp_path):
         bias = torch.zeros(264)
         bias[VISION_IDS] = 30.0
         model.lm_head.register_forward_hook(lambda module, args, output: output + bias)
-        trainer = make(trainer_class, model, options(tmp_path), rows(1), processing_class=load_processor(any_model))
+        trainer = make_trainer(
+            trainer_class, model, options(tmp_path), rows(1), processing_class=load_processor(any_model)
+        )
         chat = [{"role": "user", "content": [{"type": "image", "image": image()}]}]
         completions, _ = trainer._generate_single_turn(*trainer._tokenize_prompts([chat] * 8), num_generations=2)
         return {token for ids in completions for token in ids}
@@ -282,7 +181,7 @@ def test_vision_tokens_are_never_sampled(any_model, tmp_path):
 
 
 def test_suppressed_tokens_of_the_user_stay(tiny_model, tmp_path):
-    trainer = make(
+    trainer = make_trainer(
         VisionGRPOTrainer, tiny_model, options(tmp_path, generation_kwargs={"suppress_tokens": [33]}), rows(1)
     )
     assert trainer.generation_config.suppress_tokens == [33, *sorted(VISION_IDS)]
@@ -290,7 +189,7 @@ def test_suppressed_tokens_of_the_user_stay(tiny_model, tmp_path):
 
 
 def test_greedy_replies(tiny_model, tmp_path):
-    trainer = make(VisionGRPOTrainer, tiny_model, options(tmp_path, temperature=3.0), rows(1))
+    trainer = make_trainer(VisionGRPOTrainer, tiny_model, options(tmp_path, temperature=3.0), rows(1))
     config, kwargs = trainer.generation_config, trainer.generation_kwargs
     chats = [
         [{"role": "user", "content": [{"type": "text", "text": "What is this?"}]}],
@@ -326,8 +225,8 @@ def test_a_prompt_over_the_limit_stops_with_its_row_id(tiny_model, tmp_path):
     # 3 images with start, end and 4 patches each
     assert num_tokens == len(prompt_ids(tiny_model, 0)) + 3 * 6
     fits = options(tmp_path, max_prompt_tokens=num_tokens, max_steps=1)
-    make(VisionGRPOTrainer, tiny_model, fits, dataset).train()
-    trainer = make(VisionGRPOTrainer, tiny_model, options(tmp_path, max_prompt_tokens=num_tokens - 1), dataset)
+    make_trainer(VisionGRPOTrainer, tiny_model, fits, dataset).train()
+    trainer = make_trainer(VisionGRPOTrainer, tiny_model, options(tmp_path, max_prompt_tokens=num_tokens - 1), dataset)
     message = (
         rf"prompt of row 'row-1' has {num_tokens} tokens with its 3 image\(s\), but max_prompt_tokens is "
         rf"{num_tokens - 1}, .* Raise max_prompt_tokens, lower max_pixels, or drop the row"
@@ -369,14 +268,14 @@ async def slow_raising_reward(completions, **columns):
     ],
 )
 def test_bad_rewards_are_named_with_their_rows(tiny_model, tmp_path, reward, error, message):
-    trainer = make(VisionGRPOTrainer, tiny_model, options(tmp_path), rows(1, 1), reward)
+    trainer = make_trainer(VisionGRPOTrainer, tiny_model, options(tmp_path), rows(1, 1), reward)
     with pytest.raises(error, match=message):
         trainer.train()
 
 
 def test_no_reward(tiny_model, tmp_path):
     with pytest.raises(ValueError, match="No reward source provided"):
-        make(VisionGRPOTrainer, tiny_model, options(tmp_path), rows(1), None)
+        make_trainer(VisionGRPOTrainer, tiny_model, options(tmp_path), rows(1), None)
 
 
 def test_a_model_folder_without_processor(tiny_model, tmp_path):
@@ -385,128 +284,12 @@ def test_a_model_folder_without_processor(tiny_model, tmp_path):
         VisionGRPOTrainer(str(tmp_path), parity_reward, options(tmp_path / "run"), train_dataset=rows(1))
 
 
-# ---- the KL weight, checkpoints, resume
-
-#: 0.01 + 0.03 (1 + cos(pi step / 4)) / 2 for steps 0 to 3
-COSINE = [0.04, 0.0356066, 0.025, 0.0143934]
-
-
-@pytest.fixture
-def run_of_two_epochs(any_model, tmp_path):
-    """`run_of_two_epochs()` builds a trainer of 4 steps in 2 epochs that saves after each, in the same folder."""
-
-    def build(**settings):
-        settings = {"save_strategy": "steps", "save_steps": 1, **settings}
-        settings |= {"max_steps": -1, "num_train_epochs": 2}
-        schedule = {"beta": 0.04, "beta_floor": 0.01, "beta_schedule": "cosine"}
-        args = options(tmp_path, **schedule, **settings)
-        return make(VisionGRPOTrainer, any_model, args, rows(1, 0, 2, 1))
-
-    return build
-
-
-def test_kl_weight_and_resume_over_two_epochs(run_of_two_epochs, tmp_path):
-    whole = run_of_two_epochs()
-    used = []
-    compute = whole._compute_loss
-    whole._compute_loss = lambda model, inputs: (used.append(whole.beta), compute(model, inputs))[1]
-    whole.train()
-    assert used == pytest.approx(COSINE, abs=1e-7)
-    assert [weight for (weight,) in step_logs(whole, "kl_weight")] == pytest.approx(COSINE, abs=1e-7)
-    names = ("kl_weight", "loss", "grad_norm", "kl", "reward", "epoch")
-    # between the epochs, and within the second
-    for step in (2, 3):
-        resumed = run_of_two_epochs()
-        resumed.train(resume_from_checkpoint=str(tmp_path / f"checkpoint-{step}"))
-        assert step_logs(resumed, *names) == step_logs(whole, *names)
-        for name, weight in whole.model.state_dict().items():
-            assert torch.equal(weight, resumed.model.state_dict()[name]), name
-
-
-@pytest.mark.parametrize("shuffle", [True, False])
-def test_orders_of_the_epochs_are_the_stock_samplers(shuffle):
-    settings = {"mini_repeat_count": 2, "batch_size": 3, "repeat_count": 2, "shuffle": shuffle, "seed": 5}
-    stock = RepeatSampler(range(12), **settings)
-    orders = [list(stock) for _ in range(3)]
-    assert (orders[0] != orders[1]) == shuffle
-    epoch = 0
-    ours = EpochSampler(range(12), **settings, epoch=lambda: epoch)
-    for epoch in (2, 0, 1, 1):
-        assert list(ours) == orders[epoch]
-
-
-def test_a_stock_resume_leaves_weights_out(tiny_model, tmp_path):
-    def resume(trainer_class):
-        args = options(tmp_path / trainer_class.__name__, max_steps=1, save_strategy="steps", save_steps=1)
-        trained = make(trainer_class, tiny_model, args, rows(1, 1))
-        trained.train()
-        resumed = make(trainer_class, tiny_model, args, rows(1, 1))
-        resumed._load_from_checkpoint(f"{args.output_dir}/checkpoint-1")
-        weights = resumed.model.state_dict()
-        return [torch.equal(weight, weights[name]) for name, weight in trained.model.state_dict().items()]
-
-    assert not all(resume(GRPOTrainer))
-    assert all(resume(VisionGRPOTrainer))
-
-
-def test_rotation_waits_for_the_marker(run_of_two_epochs, tmp_path, monkeypatch):
-    seen = []
-    mark = checkpoints.mark_complete
-
-    def watch(checkpoint):
-        before = [path.name for path in checkpoints.list_checkpoints(tmp_path)]
-        seen.append((checkpoint.name, (checkpoint / "trainer_state.json").is_file(), before))
-        mark(checkpoint)
-
-    monkeypatch.setattr(checkpoints, "mark_complete", watch)
-    trainer = run_of_two_epochs(save_total_limit=1)
-    trainer.train()
-    names = [f"checkpoint-{step}" for step in range(1, 5)]
-    assert seen == [
-        (names[0], True, names[:1]),
-        (names[1], True, names[:2]),
-        (names[2], True, names[1:3]),
-        (names[3], True, names[2:4]),
-    ]
-    assert checkpoints.list_checkpoints(tmp_path) == [tmp_path / names[3]]
-    assert checkpoints.find_damage(tmp_path / names[3]) is None
-    assert trainer.args.save_total_limit == 1
-
-
-def test_the_best_checkpoint_outlives_rotation(tiny_model, tmp_path):
-    args = options(
-        tmp_path,
-        save_strategy="steps",
-        save_steps=1,
-        max_steps=3,
-        eval_strategy="steps",
-        eval_steps=1,
-        per_device_eval_batch_size=2,
-        save_total_limit=2,
-        load_best_model_at_end=True,
-        metric_for_best_model="eval_falling_reward",
-        greater_is_better=True,
-    )
-    calls = []
-
-    def falling_reward(completions, completion_ids, log_metric, **columns):
-        calls.append(1)
-        log_metric("falling_reward", -len(calls))
-        return parity_reward(completions, completion_ids)
-
-    trainer = make(VisionGRPOTrainer, tiny_model, args, rows(1, 1), falling_reward, eval_dataset=rows(1))
-    trainer.train()
-    assert [path.name for path in checkpoints.list_checkpoints(tmp_path)] == ["checkpoint-1", "checkpoint-3"]
-    best = AutoModelForImageTextToText.from_pretrained(tmp_path / "checkpoint-1").state_dict()
-    assert all(torch.equal(weight, best[name]) for name, weight in trainer.model.state_dict().items())
-
-
 # ---- logs
 
 
 def test_seconds_add_up_to_the_step(tiny_model, tmp_path):
     args = options(tmp_path, gradient_accumulation_steps=2, eval_strategy="steps", eval_steps=1, max_steps=3)
-    trainer = make(VisionGRPOTrainer, tiny_model, args, rows(1, 1, 0, 1), eval_dataset=rows(1, 1))
+    trainer = make_trainer(VisionGRPOTrainer, tiny_model, args, rows(1, 1, 0, 1), eval_dataset=rows(1, 1))
     trainer.train()
     names = [f"seconds/{name}" for name in ("generation", "scoring", "rewards", "update")]
     for *seconds, step_time in step_logs(trainer, *names, "step_time"):
@@ -541,13 +324,17 @@ def test_lora(any_model, tmp_path, beta):
     settings = {"per_device_train_batch_size": 1, "gradient_accumulation_steps": 4, "beta": beta}
     settings |= {"save_strategy": "steps", "save_steps": 1}
     peft_config = LoraConfig(r=2, target_modules=["q_proj", "v_proj"], task_type="CAUSAL_LM")
-    trainer = make(VisionGRPOTrainer, any_model, options(tmp_path, **settings), rows(1, 0), peft_config=peft_config)
+    trainer = make_trainer(
+        VisionGRPOTrainer, any_model, options(tmp_path, **settings), rows(1, 0), peft_config=peft_config
+    )
     before = {name: weight.clone() for name, weight in trainer.model.named_parameters()}
     trainer.train()
     changed = {name for name, weight in trainer.model.named_parameters() if not torch.equal(weight, before[name])}
     assert changed
     assert all("lora_" in name for name in changed)
     assert all(math.isfinite(loss) for (loss,) in step_logs(trainer, "loss"))
-    resumed = make(VisionGRPOTrainer, any_model, options(tmp_path, **settings), rows(1, 0), peft_config=peft_config)
+    resumed = make_trainer(
+        VisionGRPOTrainer, any_model, options(tmp_path, **settings), rows(1, 0), peft_config=peft_config
+    )
     resumed.train(resume_from_checkpoint=str(tmp_path / "checkpoint-1"))
     assert step_logs(resumed, "loss", "grad_norm") == step_logs(trainer, "loss", "grad_norm")

@@ -2,6 +2,7 @@
 """What the trainers take from TRL without a promise that it stays, so that an upgrade says what moved."""
 
 import ast
+import functools
 import inspect
 import re
 import textwrap
@@ -78,10 +79,12 @@ TRAINERS = [(VisionGRPOTrainer, GRPOTrainer, base_module), (CaptionGRPOTrainer, 
 MOVED = f"TRL {trl.__version__} moved what open_r1_vision builds on: "
 
 
+@functools.cache
 def class_tree(cls):
     return ast.parse(textwrap.dedent(inspect.getsource(cls))).body[0]
 
 
+@functools.cache
 def attributes_set(*classes):
     """Names that a class assigns to self, or defines."""
     names = set()
@@ -148,10 +151,7 @@ def test_the_lists_above_are_complete():
     used = set()
     for cls, _, _ in TRAINERS:
         for node in ast.walk(class_tree(cls)):
-            is_attribute = isinstance(node, ast.Attribute)
-            if is_attribute and isinstance(node.value, ast.Name) and node.value.id in ("self", "trainer"):
-                used.add(node.attr)
-            elif is_attribute and isinstance(node.value, ast.Call) and ast.unparse(node.value) == "super()":
+            if isinstance(node, ast.Attribute) and ast.unparse(node.value) in ("self", "super()"):
                 used.add(node.attr)
     inherited = attributes_set(*(cls for cls in GRPOTrainer.__mro__ if cls is not object))
     own = attributes_set(VisionGRPOTrainer, CaptionGRPOTrainer) - inherited

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """The starter's policy: Qwen2.5-VL's architecture at 2.2 million parameters, with a tokenizer of 512 tokens.
 
-`policy()` is the folder of the shipped checkpoint, `new_policy()` a fresh one with random weights; recipes name them by
-their dotted paths.
+`policy()` is the folder of the shipped checkpoint, `new_policy()` a fresh one with random weights; recipes name them
+by their dotted paths.
 """
 
 import json
@@ -28,8 +28,8 @@ from open_r1_vision.starter import digits, figures
 from open_r1_vision.starter.page import CELL_PIXELS, PAGE_PIXELS, SPLITS, draw_cells
 
 VOCABULARY_SIZE = 512
-#: About 1 / sqrt(hidden size). With the architecture's 0.02, made for widths in the thousands, layers this narrow barely
-#: change their input, and the model has not begun to look at the image after 250 steps.
+#: About 1 / sqrt(hidden size). With the architecture's 0.02, made for widths in the thousands, layers this narrow
+#: barely change their input, and the model has not begun to look at the image after 250 steps.
 INITIALIZER_RANGE = 0.06
 TAGS = ("info", "think", "answer")
 #: The order fixes the ids, 0 to 6.

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """What the starter's two tasks share: a page of 4 x 4 cells, how its rows are described, and the row schema.
 
-A page is 112 x 112 pixels, which a Qwen2.5-VL processor turns into 16 visual tokens of 28 x 28 pixels. Objects stand in
-lines like writing, one to a cell and moved by a few pixels, and are described in reading order with a semicolon between
-lines.
+A page is 112 x 112 pixels, which a Qwen2.5-VL processor turns into 16 visual tokens of 28 x 28 pixels. Objects stand
+in lines like writing, one to a cell and moved by a few pixels, and are described in reading order with a semicolon
+between lines.
 """
 
 import itertools

@@ -48,14 +48,14 @@ class VisionGRPOTrainer(GRPOTrainer):
     - a prompt longer than `max_prompt_tokens` stops the run with its row id;
     - the KL weight follows `beta_schedule`;
     - checkpoints are marked when they are whole, and older ones are deleted only after that;
-    - a resumed run gets the checkpoint's weights: outside DeepSpeed, transformers 5.23 leaves out all whose names in the
-      file are not the module's, as those of Qwen2-VL and Qwen2.5-VL, and only warns;
+    - a resumed run gets the checkpoint's weights: outside DeepSpeed, transformers 5.23 leaves out all whose names in
+      the file are not the module's, as those of Qwen2-VL and Qwen2.5-VL, and only warns;
     - a run that resumes after its first epoch goes on with the prompts that it would have seen;
     - seconds for generation, scoring, rewards and update are logged.
 
     Overrides `_get_train_sampler`, `_generate_and_score_completions`, `_generate`, `_tokenize_prompts`,
-    `_generate_single_turn`, `_calculate_rewards`, `training_step`, `log`, `_save_checkpoint`, `_load_from_checkpoint` and
-    `_load_best_model`; each calls GRPOTrainer's, the last two only where it loads every weight.
+    `_generate_single_turn`, `_calculate_rewards`, `training_step`, `log`, `_save_checkpoint`, `_load_from_checkpoint`
+    and `_load_best_model`; each calls GRPOTrainer's, the last two only where it loads every weight.
     """
 
     _tag_names = ["trl", "grpo", "open_r1_vision"]
@@ -66,9 +66,15 @@ class VisionGRPOTrainer(GRPOTrainer):
     #: Columns that the trainer itself reads from a row, beside the prompt.
     required_columns: ClassVar[tuple[str, ...]] = ("images",)
 
+    args: VisionGRPOConfig
+    # optional to GRPOTrainer's eyes
+    model: Any
+    processing_class: Any
+    _logs: dict[str, Any]
+
     def __init__(
         self,
-        model: str | nn.Module,
+        model: str | PreTrainedModel,
         reward_funcs: Any = None,
         args: VisionGRPOConfig | None = None,
         train_dataset: Any = None,
@@ -91,7 +97,7 @@ class VisionGRPOTrainer(GRPOTrainer):
         )
         self._tokenizer.padding_side = "left"
         # TRL gathers images for trackers only on processes that have some; _log_images does it on all
-        self._wants_images = self.log_multimodal and bool(_IMAGE_TRACKERS & set(args.report_to))
+        self._wants_images = self.log_multimodal and bool(_IMAGE_TRACKERS & set(args.report_to or ()))
         self.log_multimodal = False
         self._batch_rows: list[dict] = []
         config = self.accelerator.unwrap_model(self.model).config
@@ -127,7 +133,7 @@ class VisionGRPOTrainer(GRPOTrainer):
     def _greedy(self, max_new_tokens: int) -> Iterator[None]:
         """Replace the sampling settings of whichever backend generates."""
         if self.use_vllm:
-            settings = {
+            settings: dict[str, Any] = {
                 "temperature": 0.0,
                 "top_p": 1.0,
                 "top_k": 0,
@@ -162,16 +168,8 @@ class VisionGRPOTrainer(GRPOTrainer):
     # ---- one generation batch
 
     def _get_train_sampler(self, dataset: Any = None) -> EpochSampler:
-        stock = super()._get_train_sampler(dataset)
-        return EpochSampler(
-            stock.data_source,
-            stock.mini_repeat_count,
-            stock.batch_size,
-            stock.repeat_count,
-            shuffle=stock.shuffle,
-            seed=stock.seed,
-            epoch=lambda: int(self.state.epoch or 0),
-        )
+        stock: Any = super()._get_train_sampler(dataset)
+        return EpochSampler(stock, lambda: int(self.state.epoch or 0))
 
     def _generate_and_score_completions(self, inputs: list[dict[str, Any]]) -> dict[str, Any]:
         self._batch_rows = [_with_image_list(row) for row in inputs]
@@ -196,10 +194,10 @@ class VisionGRPOTrainer(GRPOTrainer):
             for row, ids in zip(self._batch_rows, prompt_ids, strict=True):
                 if len(ids) > limit:
                     raise ValueError(
-                        f"The prompt of row {row.get('id')!r} has {len(ids)} tokens with its {len(row['images'])} image(s), "
-                        f"but max_prompt_tokens is {limit}, and prompts are never truncated. Raise max_prompt_tokens, "
-                        "lower max_pixels, or drop the row: `python -m open_r1_vision.check_data --config RECIPE "
-                        "--write-clean PATH` finds all such rows beforehand."
+                        f"The prompt of row {row.get('id')!r} has {len(ids)} tokens with its {len(row['images'])} "
+                        f"image(s), but max_prompt_tokens is {limit}, and prompts are never truncated. Raise "
+                        "max_prompt_tokens, lower max_pixels, or drop the row: `python -m open_r1_vision.check_data "
+                        "--config RECIPE --write-clean PATH` finds all such rows beforehand."
                     )
         return prompt_ids, images, fields
 
@@ -224,6 +222,7 @@ class VisionGRPOTrainer(GRPOTrainer):
     def _calculate_rewards(
         self, inputs: list[dict], prompts: list, completions: list, completion_ids_list: list
     ) -> torch.Tensor:
+        self._log_completion_extra("id", [row.get("id") for row in inputs])
         with self.timed("rewards"):
             return super()._calculate_rewards(inputs, prompts, completions, completion_ids_list)
 
@@ -276,24 +275,24 @@ class VisionGRPOTrainer(GRPOTrainer):
         if self.is_deepspeed_enabled or self.is_fsdp_enabled or not isinstance(self.model, PreTrainedModel):
             super()._load_best_model()
         else:
-            self._load_from_checkpoint(self.state.best_model_checkpoint)
+            self._load_from_checkpoint(str(self.state.best_model_checkpoint))
 
     # ---- repairs at construction
 
     def _suppress_vision_tokens(self) -> None:
         """Keep the sampler from placeholder tokens: one more of them than images breaks the next forward pass."""
         config = self.accelerator.unwrap_model(self.model).config
-        ids = {getattr(config, name, None) for name in _VISION_TOKEN_FIELDS} - {None}
+        ids = {token for name in _VISION_TOKEN_FIELDS if (token := getattr(config, name, None)) is not None}
         if self.use_vllm:
             generation_kwargs = dict(self.vllm_generation.generation_kwargs or {})
-            bias = {**{token: -100.0 for token in ids}, **(generation_kwargs.get("logit_bias") or {})}
+            bias = {**dict.fromkeys(ids, -100.0), **(generation_kwargs.get("logit_bias") or {})}
             self.vllm_generation.generation_kwargs = {**generation_kwargs, "logit_bias": bias}
         else:
             suppressed = sorted(ids | set(self.generation_config.suppress_tokens or ()))
             self.generation_config.suppress_tokens = suppressed or None
             self.generation_kwargs["suppress_tokens"] = suppressed or None
 
-    def _accept_batches_without_images(self, model: nn.Module) -> None:
+    def _accept_batches_without_images(self, model: Any) -> None:
         """Let forward passes without images leave the vision tower out, or, under ZeRO, run it for nothing.
 
         ZeRO gathers and reduces parameters module by module, so a process that skips the vision tower leaves the
@@ -313,18 +312,20 @@ class VisionGRPOTrainer(GRPOTrainer):
                 }
             return args, kwargs
 
-        def add_nothing(module: nn.Module, args: tuple, embeddings: torch.Tensor) -> torch.Tensor:
+        def add_nothing(module: nn.Module, args: tuple, kwargs: dict) -> tuple[tuple, dict]:
             nonlocal needs_vision_tower
-            if not needs_vision_tower:
-                return embeddings
-            needs_vision_tower = False
-            return embeddings + 0.0 * _sum_tensors(model.get_image_features(**self._empty_image())).to(
-                embeddings.dtype
-            )
+            if needs_vision_tower:
+                needs_vision_tower = False
+                embeddings = kwargs["inputs_embeds"]
+                nothing = 0.0 * _sum_tensors(model.get_image_features(**self._empty_image()))
+                kwargs = {**kwargs, "inputs_embeds": embeddings + nothing.to(embeddings.dtype)}
+            return args, kwargs
 
         if isinstance(self.processing_class, ProcessorMixin):
             model.register_forward_pre_hook(drop_empty_images, with_kwargs=True)
-            model.get_input_embeddings().register_forward_hook(add_nothing)
+            # between embedding and decoder, and before any hook of DeepSpeed's on the decoder: ZeRO-3 needs the
+            # modules in one order on every process, on the way back too
+            model.get_decoder().register_forward_pre_hook(add_nothing, with_kwargs=True, prepend=True)
 
     def _empty_image(self) -> dict[str, torch.Tensor]:
         inputs = self.processing_class.image_processor(images=[Image.new("RGB", (56, 56))], return_tensors="pt")

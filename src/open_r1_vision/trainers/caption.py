@@ -4,12 +4,12 @@
 from typing import Any
 
 import torch
-from torch import nn
+from transformers import PreTrainedModel
 
 from open_r1_vision.prompts import load_prompt
 from open_r1_vision.reasoners.captions import CaptionReader
 from open_r1_vision.reasoners.policy import PolicyReader
-from open_r1_vision.rewards.answers import completion_text, score_answer
+from open_r1_vision.rewards.answers import completion_text, score_answers
 from open_r1_vision.rewards.tags import extract_caption
 from open_r1_vision.trainers.base import VisionGRPOTrainer
 from open_r1_vision.trainers.config import CaptionGRPOConfig
@@ -27,8 +27,8 @@ class CaptionGRPOTrainer(VisionGRPOTrainer):
             the live policy. All other arguments are VisionGRPOTrainer's. Rows need `problem`, `solution` and
             `problem_type` beside `prompt`.
 
-    Every row that reaches a reward function also has `caption` (None where the completion has none) and `caption_answer`
-    (None where there is no answer, or the reader found that the caption is not a description).
+    Every row that reaches a reward function also has `caption` (None where the completion has none) and
+    `caption_answer` (None where there is no answer, or the reader found that the caption is not a description).
 
     Overrides `_calculate_rewards`, which calls VisionGRPOTrainer's.
     """
@@ -45,7 +45,7 @@ class CaptionGRPOTrainer(VisionGRPOTrainer):
 
     def __init__(
         self,
-        model: str | nn.Module,
+        model: str | PreTrainedModel,
         reward_funcs: Any = None,
         args: CaptionGRPOConfig | None = None,
         *,
@@ -66,13 +66,17 @@ class CaptionGRPOTrainer(VisionGRPOTrainer):
             readings = self.reader.read(captions, [row["problem"] for row in inputs])
         if len(readings) != len(captions):
             raise ValueError(
-                f"{type(self.reader).__name__}.read returned {len(readings)} readings for {len(captions)} captions: it must "
-                "return one for each, in the same order."
+                f"{type(self.reader).__name__}.read returned {len(readings)} readings for {len(captions)} captions: "
+                "it must return one for each, in the same order."
             )
-        for row, caption, reading in zip(inputs, captions, readings, strict=True):
+        scores = score_answers(
+            [reading.answer for reading in readings],
+            *([row[name] for row in inputs] for name in ("solution", "problem_type", "problem")),
+        )
+        for row, caption, reading, score in zip(inputs, captions, readings, scores, strict=True):
             row.update(caption=caption, caption_answer=reading.answer)
-            score = score_answer(reading.answer, row["solution"], row["problem_type"], problem=row["problem"])
-            self._log_metric("reader/accuracy", score)
+            if score is not None:
+                self._log_metric("reader/accuracy", score)
             self._log_metric("reader/not_a_description", float(not reading.is_description))
             self._log_metric("captions/missing", float(caption is None))
         self._log_completion_extra("caption", captions)

@@ -15,8 +15,8 @@ from open_r1_vision.trainers.schedules import kl_weight
 class VisionGRPOConfig(GRPOConfig):
     """GRPOConfig with the batch given in prompts, a schedule for the KL weight and a limit on prompts.
 
-    On a machine without a GPU it chooses CPU, gloo and float32 unless told otherwise, and starts the process group that
-    DeepSpeed needs there.
+    On a machine without a GPU it chooses CPU, gloo and float32 unless told otherwise, and starts the process group
+    that DeepSpeed needs there.
 
     Raises:
         ValueError: options that can't work together; the message says what to set.
@@ -39,8 +39,8 @@ class VisionGRPOConfig(GRPOConfig):
     max_prompt_tokens: int | None = field(
         default=None,
         metadata={
-            "help": "Longest prompt in tokens, image tokens included. A longer one stops the run with its row id: prompts "
-            "are never truncated, that would cut images in two."
+            "help": "Longest prompt in tokens, image tokens included. A longer one stops the run with its row id: "
+            "prompts are never truncated, that would cut images in two."
         },
     )
     beta_schedule: str = field(
@@ -56,8 +56,8 @@ class VisionGRPOConfig(GRPOConfig):
         kl_weight(0, 1, self.beta, self.beta_floor, self.beta_schedule)  # raises on a bad schedule
         if self.beta == 0 and self.beta_schedule != "constant":
             raise ValueError(
-                f"beta_schedule is {self.beta_schedule!r} but beta is 0, so there is no KL term to anneal: set beta above "
-                "0 or beta_schedule to constant."
+                f"beta_schedule is {self.beta_schedule!r} but beta is 0, so there is no KL term to anneal: set beta "
+                "above 0 or beta_schedule to constant."
             )
         self.batch_plan = self._plan_batch()
         if not torch.cuda.is_available():
@@ -71,11 +71,11 @@ class VisionGRPOConfig(GRPOConfig):
         for name in ("per_device_train_batch_size", "gradient_accumulation_steps", "generation_batch_size"):
             if getattr(self, name) != default[name].default:
                 raise ValueError(
-                    f"prompts_per_step and {name} are both set, but the first decides the second: remove {name}, and use "
-                    "max_completions_per_device to fit the memory."
+                    f"prompts_per_step and {name} are both set, but the first decides the second: remove {name}, and "
+                    "use max_completions_per_device to fit the memory."
                 )
         plan = plan_batch(
-            self.prompts_per_step, self.num_generations, num_processes(), self.max_completions_per_device
+            self.prompts_per_step, self.num_generations or 0, num_processes(), self.max_completions_per_device
         )
         self.per_device_train_batch_size = plan.per_device
         self.gradient_accumulation_steps = plan.accumulation
