@@ -151,7 +151,8 @@ def parse_recipe(recipe: Recipe, dataclass_types: Sequence[type]) -> tuple[Any, 
             near = difflib.get_close_matches(key, known, n=1)
             hint = f" Did you mean `{near[0]}`?" if near else " `--help` lists the keys."
             raise ValueError(f"Unknown key `{key}`{f' in {recipe.path}' if recipe.path else ''}.{hint}")
-    parser = TrlParser(list(dataclass_types))
+    kinds: Any = list(dataclass_types)
+    parser = TrlParser(kinds)
     env = recipe.settings.get("env") or {}
     if not isinstance(env, dict):
         raise ValueError("`env` in a recipe must be a mapping of environment variables.")

@@ -125,7 +125,7 @@ class HeldOutEvaluation(TrainerCallback):
             self._evaluate(step)
 
     def _evaluate(self, step: int) -> None:
-        trainer = self.trainer
+        trainer: Any = self.trainer
         was_training = trainer.model.training
         trainer.model.eval()
         samples = evaluate(
@@ -136,7 +136,7 @@ class HeldOutEvaluation(TrainerCallback):
         )
         trainer.model.train(was_training)
         if self.trainer.accelerator.is_main_process:
-            write_samples(Path(self.trainer.args.output_dir), step, samples)
+            write_samples(Path(trainer.args.output_dir), step, samples)
 
 
 def write_samples(output_dir: Path, step: int, samples: list[Sample]) -> None:

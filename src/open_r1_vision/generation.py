@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Greedy replies of a model in this process, for evaluation outside of a trainer."""
 
+from typing import Any
+
 import torch
 from transformers import AutoModelForImageTextToText
 
@@ -21,7 +23,8 @@ class GreedyGenerator:
         folder = find_model(model)
         self.processor = load_processor(folder)
         dtype = dtype or (torch.bfloat16 if self.device.startswith("cuda") else torch.float32)
-        self.model = AutoModelForImageTextToText.from_pretrained(folder, dtype=dtype).to(self.device).eval()
+        loaded: Any = AutoModelForImageTextToText.from_pretrained(folder, dtype=dtype)
+        self.model = loaded.to(self.device).eval()
 
     def __call__(self, prompts: list[list[dict]], max_new_tokens: int) -> list[str]:
         """Reply to each chat, greedily.
@@ -30,14 +33,15 @@ class GreedyGenerator:
             prompts: chats; images lie in the messages' content.
             max_new_tokens: most tokens of a reply.
         """
-        inputs = self.processor.apply_chat_template(
+        inputs: Any = self.processor.apply_chat_template(
             prompts,
             add_generation_prompt=True,
             tokenize=True,
             return_dict=True,
             return_tensors="pt",
             processor_kwargs={"padding": True, "padding_side": "left"},
-        ).to(self.device)
+        )
+        inputs = inputs.to(self.device)
         with torch.inference_mode():
             output = self.model.generate(**inputs, max_new_tokens=max_new_tokens, do_sample=False)
         return self.processor.tokenizer.batch_decode(

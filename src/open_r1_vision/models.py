@@ -4,6 +4,7 @@
 import functools
 import shutil
 from pathlib import Path
+from typing import Any
 
 from accelerate import PartialState
 from accelerate.utils import broadcast_object_list
@@ -44,8 +45,8 @@ def load_processor(model: str, min_pixels: int | None = None, max_pixels: int | 
     Raises:
         ValueError: the folder holds no processor, or a processor of text only.
     """
-    pixels = {"min_pixels": min_pixels, "max_pixels": max_pixels}
-    pixels = {key: value for key, value in pixels.items() if value is not None}
+    limits = {"min_pixels": min_pixels, "max_pixels": max_pixels}
+    pixels: dict[str, Any] = {key: value for key, value in limits.items() if value is not None}
     try:
         if is_torchvision_available():
             processor = AutoProcessor.from_pretrained(model, **pixels)
@@ -77,13 +78,13 @@ def save_processor(processor: ProcessorMixin, source: str, folder: str) -> None:
 
 
 @functools.cache
-def without_video(processor_class: type[ProcessorMixin]) -> type[ProcessorMixin]:
+def without_video(processor_class: Any) -> Any:
     """The same processor class, of the same name, without a video processor among its parts."""
     parts = [part for part in processor_class.get_attributes() if part != "video_processor"]
     return type(processor_class.__name__, (processor_class,), {"get_attributes": classmethod(lambda cls: list(parts))})
 
 
-def _processor_class(model: str) -> type[ProcessorMixin]:
+def _processor_class(model: str) -> Any:
     """The processor class that transformers registers for the model's architecture."""
     import transformers
 

@@ -97,7 +97,7 @@ def run(job: Job) -> dict[str, Any]:
     return results
 
 
-def load_inputs(script_args: ScriptArguments, trainer_class: type) -> tuple[Any, Any, list]:
+def load_inputs(script_args: Any, trainer_class: Any) -> tuple[Any, Any, list]:
     """The training rows, the held-out rows (None where there are none) and the rewards, checked against each other."""
     from open_r1_vision.data.checks import check_columns
     from open_r1_vision.data.loading import load_rows
@@ -153,7 +153,7 @@ def check_inputs(script_args: ScriptArguments, max_prompt_tokens: int | None, ro
 
 
 def build_trainer(
-    trainer_class: type, model: str, rewards: list, training_args: Any, model_args: Any, rows: Any, processor: Any
+    trainer_class: Any, model: str, rewards: list, training_args: Any, model_args: Any, rows: Any, processor: Any
 ) -> Any:
     """Construct the trainer; the model is loaded here, by TRL."""
     from trl import get_peft_config, get_quantization_config
@@ -197,7 +197,7 @@ def say(text: str) -> None:
         sys.stdout.flush()
 
 
-def _find_trainer(recipe: Recipe) -> type:
+def _find_trainer(recipe: Recipe) -> Any:
     from open_r1_vision.importing import import_callable
 
     path = recipe.as_plain().get("trainer") or ScriptArguments.trainer
@@ -211,7 +211,8 @@ def print_all_help(recipe: Recipe) -> None:
     """Write every key that the recipe's trainer allows, TRL's and transformers' included."""
     from trl import ModelConfig, TrlParser
 
-    TrlParser([ScriptArguments, _find_trainer(recipe).config_class, ModelConfig]).print_help()
+    kinds: Any = [ScriptArguments, _find_trainer(recipe).config_class, ModelConfig]
+    TrlParser(kinds).print_help()
 
 
 def run_command_line() -> None:

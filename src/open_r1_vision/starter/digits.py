@@ -115,7 +115,7 @@ def _handwriting() -> tuple[np.ndarray, dict[int, np.ndarray]]:
     images_NHW = (images_NHW.reshape(-1, 8, 8) * (255 / 16)).astype(np.uint8)
     glyphs = {
         size: np.stack(
-            [np.asarray(Image.fromarray(image).resize((size, size), Image.BICUBIC)) for image in images_NHW]
+            [np.asarray(Image.fromarray(image).resize((size, size), Image.Resampling.BICUBIC)) for image in images_NHW]
         )
         for size in _GLYPH_PIXELS
     }

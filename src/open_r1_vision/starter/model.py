@@ -10,6 +10,7 @@ import random
 import tempfile
 from importlib import resources
 from pathlib import Path
+from typing import Any
 
 import torch
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, trainers
@@ -89,7 +90,7 @@ def save_new_policy(folder: str, seed: int = 0) -> None:
 
 def build_config(tokenizer: PreTrainedTokenizerFast) -> Qwen2_5_VLConfig:
     """Shape of the policy. Heads are 32 wide, the least that vLLM's CPU attention takes."""
-    ids = {token: tokenizer.convert_tokens_to_ids(token) for token in SPECIAL_TOKENS}
+    ids: dict[str, Any] = {token: tokenizer.convert_tokens_to_ids(token) for token in SPECIAL_TOKENS}
     return Qwen2_5_VLConfig(
         text_config={
             "vocab_size": VOCABULARY_SIZE,

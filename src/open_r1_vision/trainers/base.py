@@ -317,7 +317,9 @@ class VisionGRPOTrainer(GRPOTrainer):
             if needs_vision_tower:
                 needs_vision_tower = False
                 embeddings = kwargs["inputs_embeds"]
-                nothing = 0.0 * _sum_tensors(model.get_image_features(**self._empty_image()))
+                features = dict(model.get_image_features(**self._empty_image()))
+                del features["last_hidden_state"]  # a real pass doesn't use it
+                nothing = 0.0 * _sum_tensors(features)
                 kwargs = {**kwargs, "inputs_embeds": embeddings + nothing.to(embeddings.dtype)}
             return args, kwargs
 
