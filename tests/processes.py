@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Start torchrun as a test's subprocess; and what its processes import: rows, rewards, trainers that note what they do.
+"""Start torchrun as a test's subprocess; and what its processes import: rows, rewards, trainers that take notes.
 
 Put this folder on PYTHONPATH and a recipe can name `processes.rows`, `processes.text_reward` and so on.
 """
@@ -44,7 +44,7 @@ class Outcome:
 
 
 def run_train(recipe, *words, processes=2, timeout=180, **environment):
-    """`torchrun -m open_r1_vision.train`; kills every process of it, and fails, when it takes longer than `timeout`."""
+    """`torchrun -m open_r1_vision.train`; fails, with no process left, when it takes longer than `timeout`."""
     launch = ["-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={processes}"]
     return run_command([*launch, "-m", "open_r1_vision.train", "--config", recipe, *words], timeout, **environment)
 
@@ -160,6 +160,13 @@ def text_reward(completions, problem, trainer_state=None, **columns):
     return [checksum(text, question) for text, question in zip(texts, problem, strict=True)]
 
 
+def reward_with_an_enemy(completions, id, **columns):
+    """Fails where the second row is."""
+    if "train-1" in id:
+        raise RuntimeError("not me")
+    return [0.0] * len(completions)
+
+
 def answer_reward(caption_answer, **columns):
     """None where there is no answer from the caption, else a number that depends on it."""
     return [0.0 if answer is None else checksum(answer, "") for answer in caption_answer]
@@ -180,19 +187,16 @@ class NotingTrainer(VisionGRPOTrainer):
     def _generate_and_score_completions(self, inputs):
         engine = self.model_wrapped
         parameters = list(self.model.parameters())
+        optimizer = getattr(engine, "optimizer", None)  # only DeepSpeed's engine holds one
         note = {
             "step": self.state.global_step + 1,
             "ids": [row["id"] for row in inputs],
             "images": sum(len(row["images"]) for row in inputs),
             "engine": type(engine).__name__,
-            "optimizer": type(getattr(engine, "optimizer", None)).__name__,
+            "optimizer": type(optimizer).__name__,
             "held": sum(getattr(parameter, "ds_tensor", parameter).numel() for parameter in parameters),
             "whole": sum(getattr(parameter, "ds_numel", parameter.numel()) for parameter in parameters),
-            "optimized": sum(
-                part.numel() for part in getattr(engine.optimizer, "single_partition_of_fp32_groups", [])
-            )
-            if type(engine).__name__ == "DeepSpeedEngine"
-            else None,
+            "optimized": sum(part.numel() for part in getattr(optimizer, "single_partition_of_fp32_groups", [])),
         }
         with (Path(self.args.output_dir) / f"notes-{self.args.process_index}.jsonl").open("a") as file:
             file.write(json.dumps(note) + "\n")

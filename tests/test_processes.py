@@ -123,13 +123,13 @@ def test_killed_twice_and_started_again(straight, tiny_model, tmp_path, engine):
     # process 1 dies in step 3, when the last checkpoint is that of step 2
     first = run_train(recipe, timeout=90, DIE="1 step 3", DIED=str(in_a_step))
     assert first.code != 0
-    assert in_a_step.exists()
+    assert in_a_step.exists(), first.log[-5000:]
     assert not (tmp_path / "run" / "final").exists()
     # under DDP process 0 alone saves the optimizer's state, under ZeRO-3 each process its part
     rank = 0 if engine == "ddp" else 1
     second = run_train(recipe, timeout=90, DIE=f"{rank} save 4", DIED=str(while_saving))
     assert second.code != 0
-    assert while_saving.exists()
+    assert while_saving.exists(), second.log[-5000:]
     assert f"Resuming from {tmp_path}/run/checkpoint-2." in second.log
     assert (tmp_path / "run" / "checkpoint-4").is_dir()
     third = succeed(run_train(recipe))
@@ -211,10 +211,32 @@ def test_held_out_evaluation_is_that_of_one_process(captions, tiny_model):
         assert evaluations[step] == evaluate(generate, held_out, reader=EchoReader(), max_new_tokens=6)
 
 
+@pytest.mark.slow
+def test_what_needs_no_step_ends_cleanly(captions, tiny_model, tmp_path):
+    """A finished run, and one that is refused: each says so once, and neither waits for anybody."""
+    again = succeed(run_train(captions.parent / "recipe.yaml", timeout=60))
+    assert again.log.count("already finished; --overwrite_output true trains it again") == 1
+    refused = run_train(write_recipe(tmp_path, tiny_model, max_prompt_tokens=5), timeout=60)
+    assert refused.code != 0
+    assert refused.log.count("error: 10 of the 10 rows that were checked can't be trained on") == 1
+    assert "open_r1_vision/train.py" not in refused.log  # no traceback of ours
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("engine", ["ddp", "zero3"])
+def test_an_error_in_one_process_ends_both(tiny_model, tmp_path, engine):
+    settings = {"reward_funcs": ["processes.reward_with_an_enemy"], "max_steps": 1}
+    outcome = run_train(prepare(tmp_path, tiny_model, engine, **settings), timeout=90)
+    assert outcome.code != 0
+    assert (
+        "The reward 'reward_with_an_enemy' raised RuntimeError for the rows with id 'train-1': not me" in outcome.log
+    )
+
+
 def test_another_wrapping_than_deepspeeds_is_refused():
     model = torch.nn.Linear(1, 1)
     callback = RequireDeepSpeedCallback(SimpleNamespace(model_wrapped=model))
-    with pytest.raises(RuntimeError, match="`deepspeed` is set, but the model runs as Linear: nothing would be sharded"):
+    with pytest.raises(RuntimeError, match="`deepspeed` is set, but the model runs as Linear: nothing would"):
         callback.on_train_begin(None, None, None)
     engine = type("DeepSpeedEngine", (torch.nn.Linear,), {})(1, 1)
     RequireDeepSpeedCallback(SimpleNamespace(model_wrapped=engine)).on_train_begin(None, None, None)

@@ -87,8 +87,8 @@ def test_all_help(capsys, monkeypatch):
 
 
 def test_the_command_line_wins_over_the_recipe(recipe, tmp_path):
-    words = ["--max_steps", "1", "--learning-rate=1e-4", "--reward_weights", "0.5", "--output_dir", str(tmp_path / "b")]
-    results = run(recipe(max_steps=9, num_generations=2), *words)
+    words = ["--max_steps", "1", "--learning-rate=1e-4", "--reward_weights", "0.5"]
+    results = run(recipe(max_steps=9, num_generations=2), *words, "--output_dir", str(tmp_path / "b"))
     assert results["steps"] == 1
     args = torch.load(tmp_path / "b" / "final" / "training_args.bin", weights_only=False)
     assert (args.max_steps, args.learning_rate, args.reward_weights) == (1, 1e-4, [0.5])
@@ -125,7 +125,6 @@ def test_no_such_recipe(capsys, monkeypatch):
         ({"reward_funcs": ["processes.texts_reward"]}, "module 'processes' has no 'texts_reward'"),
         ({"dataset": "nowhere.jsonl", "dataset_options": None}, "nowhere.jsonl"),
         ({"system_prompt": "r2"}, "There is no prompt 'r2'"),
-        ({"dataset_options": {"texts": [0, 1], "cuont": 4}}, "cuont"),
         ({"beta_schedule": "cosin"}, "Unknown beta_schedule 'cosin'"),
         ({"eval_every": 0}, "eval_every is 0"),
         ({"per_device_train_batch_size": 4}, "prompts_per_step and per_device_train_batch_size are both set"),
@@ -140,10 +139,8 @@ def test_the_batch_is_derived_and_printed(recipe, capsys):
     job = train.prepare(read_recipe(["--config", recipe(prompts_per_step=3, max_completions_per_device=5)]))
     # 12 completions: at most 5 at a time that divide them are 4
     assert (job.trainer.args.per_device_train_batch_size, job.trainer.args.gradient_accumulation_steps) == (4, 3)
-    assert (
-        "3 prompts x 4 completions = 12 completions per step = 1 process(es) x 4 per device x 3 accumulation step(s)"
-        in capsys.readouterr().out
-    )
+    plan = "3 prompts x 4 completions = 12 completions per step = 1 process(es) x 4 per device x 3 "
+    assert plan in capsys.readouterr().out
 
 
 # ---- rows
@@ -299,7 +296,7 @@ def test_another_run_is_refused(finished, capsys, monkeypatch):
 
 
 def test_the_same_value_on_the_command_line_is_the_same_run(finished):
-    for words in (["--max_steps", "4"], ["--learning_rate", "1e-3"], ["--disable_tqdm", "false"]):
+    for words in (["--max_steps=4"], ["--learning_rate", "1e-3"], ["--log_completions"], ["--log_completions=true"]):
         assert train.prepare(read_recipe(["--config", finished["recipe"], *words])).trainer is None
 
 
@@ -381,7 +378,7 @@ def test_the_final_folder_loads_and_is_the_trained_model(finished, tiny_model):
     final = str(finished["folder"] / "final")
     model = AutoModelForImageTextToText.from_pretrained(final).eval()
     processor = load_processor(final)
-    assert GenerationConfig.from_pretrained(final).eos_token_id == [258, 256]
+    assert set(GenerationConfig.from_pretrained(final).eos_token_id) == {258, 256}
     assert processor.tokenizer.padding_side == "left"
     chat = [{"role": "user", "content": [{"type": "image", "image": image(3)}, {"type": "text", "text": "How many?"}]}]
     inputs = processor.apply_chat_template(
@@ -398,9 +395,7 @@ def test_the_held_out_evaluation(finished, tiny_model):
     evaluations = read_evaluations(finished["folder"])
     assert list(evaluations) == [0, 3, 4]
     trainer = finished["trainer"]
-    held_out = next(
-        callback.rows for callback in trainer.callback_handler.callbacks if hasattr(callback, "rows")
-    )
+    held_out = next(callback.rows for callback in trainer.callback_handler.callbacks if hasattr(callback, "rows"))
     for step, model in ((0, tiny_model), (4, str(finished["folder"] / "final"))):
         samples = evaluate(GreedyGenerator(model), held_out, max_new_tokens=6)
         assert [sample.completion for sample in evaluations[step]] == [sample.completion for sample in samples]
@@ -449,5 +444,5 @@ def test_the_terminal(finished):
 def test_no_bar_where_none_is_wanted(recipe, capsys):
     run(recipe(max_steps=1, disable_tqdm=True))
     captured = capsys.readouterr()
-    assert "1/1 [" not in captured.err + captured.out
+    assert "reward=" not in captured.err + captured.out
     assert "There were no held-out rows to evaluate: set eval_dataset to see a change." in captured.out

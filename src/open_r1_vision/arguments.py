@@ -9,6 +9,7 @@ import argparse
 import dataclasses
 import difflib
 import json
+import math
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -103,20 +104,15 @@ class Recipe:
     path: Path | None
 
     def as_plain(self) -> dict[str, Any]:
-        """The settings with words of the command line as plain text, one or a list."""
-        return {
-            key: (value.parts[0] if len(value.parts) == 1 else list(value.parts))
-            if isinstance(value, _CommandLineText)
-            else value
-            for key, value in self.settings.items()
-        }
+        """The settings as plain values: a number or a truth value is one, whether YAML or the command line gave it."""
+        return {key: _as_plain(value) for key, value in self.settings.items()}
 
 
 def read_recipe(argv: Sequence[str]) -> Recipe:
     """Merge `--config FILE` and the `--key value` pairs of a command line.
 
     Raises:
-        ValueError: no such file, not a mapping, or an argument that is no `--key value` pair.
+        ValueError: no such file, no YAML, not a mapping, or an argument that is no `--key value` pair.
     """
     parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     parser.add_argument("--config")
@@ -129,7 +125,10 @@ def read_recipe(argv: Sequence[str]) -> Recipe:
         path = Path(known.config)
         if not path.is_file():
             raise ValueError(f"There is no recipe {known.config!r}: give the path of a YAML file to --config.")
-        loaded = yaml.safe_load(path.read_text(encoding="utf-8"))
+        try:
+            loaded = yaml.safe_load(path.read_text(encoding="utf-8"))
+        except (yaml.YAMLError, UnicodeDecodeError) as error:
+            raise ValueError(f"The recipe {known.config!r} is not YAML: {error}.") from error
         if not isinstance(loaded, dict):
             raise ValueError(f"The recipe {known.config!r} must consist of `key: value` lines.")
         settings.update(loaded)
@@ -215,6 +214,21 @@ def _read_pairs(words: Sequence[str]) -> dict[str, _CommandLineText]:
         else:
             current.append(word)
     return {key: _CommandLineText(tuple(values)) for key, values in pairs.items()}
+
+
+def _as_plain(value: Any) -> Any:
+    if isinstance(value, _CommandLineText):
+        values = [_as_plain(part) for part in value.parts]
+        return values[0] if len(values) == 1 else values or True
+    if not isinstance(value, str):
+        return value
+    if value.lower() in ("true", "false"):
+        return value.lower() == "true"
+    try:
+        number = float(value)
+    except ValueError:
+        return value
+    return (int(number) if value.lstrip("+-").isdecimal() else number) if math.isfinite(number) else value
 
 
 def _field_names(kind: type) -> set[str]:

@@ -5,9 +5,7 @@ import logging
 import os
 import sys
 from datetime import timedelta
-
-import torch
-from torch import distributed as dist
+from typing import Any
 
 
 def boot_deepspeed_on_cpu(timeout_seconds: int) -> None:
@@ -36,7 +34,7 @@ def boot_deepspeed_on_cpu(timeout_seconds: int) -> None:
         del os.environ["ACCELERATE_USE_DEEPSPEED"]
 
 
-def require_deepspeed_engine(model: torch.nn.Module) -> None:
+def require_deepspeed_engine(model: Any) -> None:
     """Refuse to train when DeepSpeed was asked for but the model was wrapped by something else.
 
     Raises:
@@ -65,6 +63,8 @@ def finish() -> None:
     Destroys the process group and leaves without interpreter teardown: a gloo thread that is still up there aborts
     about one finished run in eleven ("terminate called without an active exception"), and torchrun then reports
     failure."""
+    from torch import distributed as dist
+
     logging.shutdown()
     sys.stdout.flush()
     sys.stderr.flush()

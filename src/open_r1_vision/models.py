@@ -2,6 +2,7 @@
 """Finding a model, and loading its processor with or without torchvision."""
 
 import functools
+import json
 import shutil
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,10 @@ from transformers.utils import is_torchvision_available
 
 from open_r1_vision.importing import import_callable, is_dotted_path
 
+#: Where a folder keeps video settings: in a file of their own, or as a part of the processor's.
 _VIDEO_CONFIG = "video_preprocessor_config.json"
+_PROCESSOR_CONFIG = "processor_config.json"
+_VIDEO_PART = "video_processor"
 
 
 def find_model(name: str) -> str:
@@ -71,16 +75,21 @@ def load_processor(model: str, min_pixels: int | None = None, max_pixels: int | 
 def save_processor(processor: ProcessorMixin, source: str, folder: str) -> None:
     """Save a processor, with the source's video settings where they could not be loaded for lack of torchvision."""
     processor.save_pretrained(folder)
-    settings = Path(source) / _VIDEO_CONFIG
-    target = Path(folder) / _VIDEO_CONFIG
+    settings, target = Path(source) / _VIDEO_CONFIG, Path(folder) / _VIDEO_CONFIG
     if settings.is_file() and not target.exists():
         shutil.copyfile(settings, target)
+    settings, target = Path(source) / _PROCESSOR_CONFIG, Path(folder) / _PROCESSOR_CONFIG
+    if settings.is_file() and target.is_file():
+        before, after = (json.loads(path.read_text(encoding="utf-8")) for path in (settings, target))
+        if _VIDEO_PART in before and _VIDEO_PART not in after:
+            text = json.dumps({**after, _VIDEO_PART: before[_VIDEO_PART]}, indent=2)
+            target.write_text(text + "\n", encoding="utf-8")
 
 
 @functools.cache
 def without_video(processor_class: Any) -> Any:
     """The same processor class, of the same name, without a video processor among its parts."""
-    parts = [part for part in processor_class.get_attributes() if part != "video_processor"]
+    parts = [part for part in processor_class.get_attributes() if part != _VIDEO_PART]
     return type(processor_class.__name__, (processor_class,), {"get_attributes": classmethod(lambda cls: list(parts))})
 
 

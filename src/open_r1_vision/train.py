@@ -177,14 +177,14 @@ def build_trainer(
 
 def add_callbacks(trainer: Any, script_args: ScriptArguments, eval_rows: Any) -> None:
     """The progress bar, and the held-out evaluation where there are rows for it."""
-    from transformers import PrinterCallback, ProgressCallback
+    from transformers import ProgressCallback
 
     from open_r1_vision.evaluation import HeldOutEvaluation
     from open_r1_vision.progress import RewardProgressCallback
 
-    trainer.remove_callback(PrinterCallback)
-    trainer.remove_callback(ProgressCallback)
-    trainer.add_callback(RewardProgressCallback())
+    if not trainer.args.disable_tqdm:
+        trainer.remove_callback(ProgressCallback)
+        trainer.add_callback(RewardProgressCallback())
     if eval_rows is not None:
         trainer.add_callback(HeldOutEvaluation(trainer, eval_rows, script_args.eval_every))
 

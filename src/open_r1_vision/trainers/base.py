@@ -318,7 +318,7 @@ class VisionGRPOTrainer(GRPOTrainer):
                 needs_vision_tower = False
                 embeddings = kwargs["inputs_embeds"]
                 features = dict(model.get_image_features(**self._empty_image()))
-                del features["last_hidden_state"]  # a real pass doesn't use it
+                features.pop("last_hidden_state", None)  # a real pass doesn't use it
                 nothing = 0.0 * _sum_tensors(features)
                 kwargs = {**kwargs, "inputs_embeds": embeddings + nothing.to(embeddings.dtype)}
             return args, kwargs

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Options of the trainers, on top of TRL's GRPOConfig."""
 
+import os
 from dataclasses import dataclass, field
 
 import torch
@@ -91,6 +92,8 @@ class VisionGRPOConfig(GRPOConfig):
             self.accelerator_config = {"use_configured_state": True}
         elif num_processes() > 1:
             self.ddp_backend = "gloo"
+            # accelerate would choose cpu:0, to which torch.load can't move the optimizer's state on a resume
+            os.environ["ACCELERATE_TORCH_DEVICE"] = "cpu"
 
 
 @dataclass

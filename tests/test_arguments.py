@@ -1,0 +1,176 @@
+# SPDX-License-Identifier: Apache-2.0
+import subprocess
+import sys
+from dataclasses import dataclass, field
+
+import pytest
+
+from open_r1_vision.arguments import DataArguments, ScriptArguments, parse_recipe, print_help, read_recipe
+
+
+@dataclass
+class Options:
+    """Keys of a method."""
+
+    rate: float = field(default=0.5, metadata={"help": "Rate."})
+    steps: int = field(default=1, metadata={"help": "Steps."})
+    weights: list[float] | None = field(default=None, metadata={"help": "Weights."})
+    fast: bool = field(default=False, metadata={"help": "Fast."})
+    name: str | None = field(default=None, metadata={"help": "Name."})
+
+
+@pytest.fixture
+def parse(tmp_path):
+    """`parse(yaml, *words)` gives the script's arguments and the options."""
+
+    def get(text, *words):
+        path = tmp_path / "recipe.yaml"
+        path.write_text(text)
+        return parse_recipe(read_recipe(["--config", str(path), *words]), (ScriptArguments, Options))
+
+    return get
+
+
+def test_recipe_defaults_and_command_line(parse):
+    script, options = parse("dataset: a.jsonl\nrate: 0.1\nsteps: 7\n", "--steps", "9", "--name=b=c")
+    assert (script.dataset, script.dataset_split, script.check_rows) == ("a.jsonl", "train", 2000)
+    assert (options.rate, options.steps, options.name, options.fast) == (0.1, 9, "b=c", False)
+
+
+@pytest.mark.parametrize(
+    ("words", "name", "value"),
+    [
+        (["--rate", "1e-4"], "rate", 1e-4),
+        (["--rate=-2"], "rate", -2.0),
+        (["--rate", "-2"], "rate", -2.0),
+        (["--fast"], "fast", True),
+        (["--fast", "false"], "fast", False),
+        (["--weights", "1", "0.5"], "weights", [1.0, 0.5]),
+        (["--weights", "1"], "weights", [1.0]),
+        (["--steps", "2", "--steps", "3"], "steps", 3),
+    ],
+)
+def test_words_of_the_command_line(parse, words, name, value):
+    assert getattr(parse("dataset: a.jsonl", *words)[1], name) == value
+
+
+def test_a_number_that_yaml_takes_for_text(parse):
+    assert parse("dataset: a.jsonl\nrate: 1e-4")[1].rate == 1e-4
+
+
+def test_hyphens_in_keys(parse):
+    assert parse("dataset: a.jsonl", "--dataset-split", "test", "--reward-funcs", "a.b", "c.d")[0] == ScriptArguments(
+        dataset="a.jsonl", dataset_split="test", reward_funcs=["a.b", "c.d"]
+    )
+
+
+def test_one_reward_needs_no_list(parse):
+    assert parse("dataset: a.jsonl\nreward_funcs: a.b")[0].reward_funcs == ["a.b"]
+
+
+def test_mappings(parse):
+    assert parse("dataset: a.b\ndataset_options: {count: 3}")[0].dataset_options == {"count": 3}
+    script, _ = parse("dataset: a.b\ndataset_options: {count: 3}", "--dataset_options", '{"count": 4}')
+    assert script.dataset_options == {"count": 4}
+    assert script.eval_dataset_options == script.reward_kwargs == {}
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("dataset_options: count=3", "dataset_options is 'count=3', which is not JSON"),
+        ("dataset_options: [3]", "dataset_options is a list: give a mapping"),
+        ("reward_kwargs: '[3]'", "reward_kwargs is a list: give a mapping"),
+        ("eval_every: 0", "eval_every is 0: set at least 1 step"),
+    ],
+)
+def test_values_that_cannot_be(parse, text, message):
+    with pytest.raises(ValueError, match=message):
+        parse(f"dataset: a.b\n{text}")
+
+
+def test_unknown_keys_name_the_nearest(parse):
+    with pytest.raises(ValueError, match=r"Unknown key `wieghts` in .*recipe.yaml\. Did you mean `weights`\?"):
+        parse("dataset: a.b\nwieghts: [1]")
+    with pytest.raises(ValueError, match=r"Unknown key `stepz`.*Did you mean `steps`\?"):
+        parse("dataset: a.b", "--stepz", "1")
+    with pytest.raises(ValueError, match=r"Unknown key `qqqq`.*`--help` lists the keys"):
+        parse("dataset: a.b", "--qqqq", "1")
+    # argparse would take it for `dataset`
+    with pytest.raises(ValueError, match="Unknown key `datase`"):
+        parse("steps: 1", "--datase", "a.b")
+
+
+def test_the_data_set_is_required(parse, capsys):
+    with pytest.raises(SystemExit):
+        parse("steps: 1")
+    assert "the following arguments are required: --dataset" in capsys.readouterr().err
+
+
+def test_environment(parse, monkeypatch):
+    monkeypatch.setenv("OPEN_R1_VISION_TEST", "before")
+    parse("dataset: a.b\nenv: {OPEN_R1_VISION_TEST: 3}")
+    import os
+
+    assert os.environ["OPEN_R1_VISION_TEST"] == "3"
+    with pytest.raises(ValueError, match="`env` in a recipe must be a mapping"):
+        parse("dataset: a.b\nenv: 3")
+
+
+@pytest.mark.parametrize("text", ["- a\n- b", "just words", "[1, 2]", "", "# nothing yet"])
+def test_a_recipe_that_is_no_mapping(parse, text):
+    with pytest.raises(ValueError, match="must consist of `key: value` lines"):
+        parse(text)
+
+
+def test_a_recipe_that_is_no_yaml(parse):
+    with pytest.raises(ValueError, match=r"(?s)recipe.yaml.* is not YAML.*line 2"):
+        parse("dataset: a.b\nsteps: [1, 2")
+
+
+def test_no_recipe():
+    with pytest.raises(ValueError, match="There is no recipe 'nowhere.yaml': give the path of a YAML file"):
+        read_recipe(["--config", "nowhere.yaml"])
+    script, options = parse_recipe(read_recipe(["--dataset", "a.b", "--steps", "3"]), (ScriptArguments, Options))
+    assert (script.dataset, options.steps) == ("a.b", 3)
+
+
+def test_words_without_a_key():
+    with pytest.raises(ValueError, match="Unexpected argument 'recipe.yaml': settings are given as `--key value`"):
+        read_recipe(["recipe.yaml", "--seed", "1"])
+
+
+def test_plain_values_do_not_show_where_they_come_from(tmp_path):
+    path = tmp_path / "recipe.yaml"
+    path.write_text("rate: 1e-4\nsteps: 3\nfast: true\nweights: [1, 0.5]\nname: none\n")
+    recipe = read_recipe(["--config", str(path)])
+    words = ["--rate", "1e-4", "--steps", "3", "--fast", "--weights", "1", "0.5", "--name", "none"]
+    plain = {"rate": 0.0001, "steps": 3, "fast": True, "weights": [1, 0.5], "name": "none"}
+    assert recipe.as_plain() == read_recipe(words).as_plain() == plain
+    assert type(recipe.as_plain()["steps"]) is type(read_recipe(words).as_plain()["steps"]) is int
+    # `nan` is not equal to itself
+    assert read_recipe(["--name", "nan"]).as_plain() == {"name": "nan"}
+
+
+def test_help_lists_every_key_with_its_default(capsys):
+    print_help("open_r1_vision.train", [ScriptArguments])
+    text = capsys.readouterr().out
+    assert text.startswith("usage: python -m open_r1_vision.train --config RECIPE [--key value ...]\n")
+    assert "  --dataset  (required)\n      Training rows: " in text
+    assert "  --check_rows  (default 2000)\n" in text
+    assert "  --reward_funcs\n      Dotted paths" in text
+
+
+def test_nothing_heavy_is_imported():
+    code = (
+        "import sys; import open_r1_vision.train, open_r1_vision.sft, open_r1_vision.check_data\n"
+        "sys.stdout.write(' '.join(sys.modules))"
+    )
+    modules = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
+    assert "open_r1_vision.arguments" in modules
+    assert not {"torch", "transformers", "trl", "datasets", "accelerate"} & set(modules)
+
+
+def test_data_arguments_stand_alone():
+    data, options = parse_recipe(read_recipe(["--dataset", "a.b"]), (DataArguments, Options))
+    assert (data.dataset, data.eval_dataset, options.steps) == ("a.b", None, 1)

@@ -1,0 +1,136 @@
+# SPDX-License-Identifier: Apache-2.0
+import json
+
+import pytest
+from PIL import Image
+
+from open_r1_vision.evaluation import Sample, write_samples
+from open_r1_vision.report import CURVE_FILE, draw_curve, format_table, read_results, write_report
+from open_r1_vision.runs import RESULTS_FILE
+
+HISTORY = [
+    {"step": 1, "reward": 0.25, "rewards/accuracy_reward/mean": 0.125, "frac_reward_zero_std": 0.5, "loss": 0.1},
+    {"step": 2, "reward": 0.5, "rewards/accuracy_reward/mean": 0.375, "frac_reward_zero_std": 0.25, "loss": 0.2},
+    {"step": 2, "train_runtime": 12.5, "train_loss": 0.15},
+]
+
+
+def write_evaluation(folder, step, accuracy, reader=None, captions=None):
+    """Samples with these scores."""
+    empty = [None] * len(accuracy)
+    scores = zip(accuracy, reader or empty, captions or empty, strict=True)
+    samples = [
+        Sample(f"row-{index}", "completion", first, None, None, second, third)
+        for index, (first, second, third) in enumerate(scores)
+    ]
+    write_samples(folder, step, samples)
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """10 rows: accuracy from 2 to 8 right, one lost; the reader's from 5 to 5; captions only scored before."""
+    write_evaluation(tmp_path, 0, [1, 1] + [0] * 8, [1.0] * 5 + [0.5] * 5, [1.0] * 10)
+    write_evaluation(tmp_path, 10, [1] * 5 + [0] * 5, [1.0] * 5 + [0.0] * 5, [1.0] * 10)
+    write_evaluation(tmp_path, 20, [1, 0] + [1] * 7 + [0], [0.0] * 5 + [1.0] * 5, [None] * 10)
+    return tmp_path
+
+
+def test_numbers(folder):
+    results = write_report(folder, HISTORY, {"seed": 0, "path": folder})
+    assert results["steps"] == 2
+    assert results["train_seconds"] == 12.5
+    assert results["last_step"] == {
+        "reward": 0.5,
+        "rewards/accuracy_reward/mean": 0.375,
+        "frac_reward_zero_std": 0.25,
+        "loss": 0.2,
+    }
+    assert results["settings"] == {"seed": 0, "path": str(folder)}
+    held_out = results["held_out"]
+    assert held_out["rows"] == 10
+    assert list(held_out["measures"]) == ["accuracy", "reader_accuracy"]
+    accuracy = held_out["measures"]["accuracy"]
+    # Wilson with z = 1.96 for 2 of 10: (0.2 + z^2/20 -+ z sqrt(0.16/10 + z^2/400)) / (1 + z^2/10)
+    assert accuracy["before"] == pytest.approx({"mean": 0.2, "low": 0.056682, "high": 0.509838, "count": 10}, abs=1e-6)
+    assert accuracy["after"] == pytest.approx({"mean": 0.8, "low": 0.490162, "high": 0.943318, "count": 10}, abs=1e-6)
+    # 7 gained, 1 lost: 2 (C(8,0) + C(8,1)) / 2^8 = 18 / 256
+    assert accuracy["change"] == pytest.approx({"difference": 0.6, "gained": 7, "lost": 1, "p_value": 18 / 256})
+    reader = held_out["measures"]["reader_accuracy"]
+    # half marks are not full marks; 5 gained, 5 lost
+    assert reader["before"]["mean"] == reader["after"]["mean"] == 0.5
+    assert reader["change"] == {"difference": 0.0, "gained": 5, "lost": 5, "p_value": 1.0}
+    assert held_out["curve"] == {
+        0: {"accuracy": 0.2, "reader_accuracy": 0.5},
+        10: {"accuracy": 0.5, "reader_accuracy": 0.5},
+        20: {"accuracy": 0.8, "reader_accuracy": 0.5},
+    }
+    assert {"open_r1_vision", "torch", "trl", "transformers"} <= results["versions"].keys()
+    assert read_results(folder) == json.loads(json.dumps(results))
+    assert json.loads((folder / RESULTS_FILE).read_text())["steps"] == 2
+
+
+def test_the_table(folder):
+    lines = format_table(write_report(folder, HISTORY, {})).splitlines()
+    assert lines[0].split() == ["held-out", "rows:", "10", "before", "after", "change"]
+    assert lines[1].split("  ")[0] == "accuracy"
+    assert "20.0 % [5.7, 51.0]" in lines[1]
+    assert "80.0 % [49.0, 94.3]" in lines[1]
+    assert "+60.0 points, p = 0.07 (+7 -1 rows)" in lines[1]
+    assert "accuracy of the answer read from the caption alone" in lines[2]
+    assert "+0.0 points, p = 1 (+5 -5 rows)" in lines[2]
+    assert lines[3] == "Intervals: 95 % (Wilson). p: McNemar's exact test on the same rows."
+    assert len(lines) == 4
+    # the columns stand below each other
+    assert len({line.index(" [") // 20 for line in lines[1:3]}) == 1
+
+
+def test_the_table_from_the_file(folder):
+    results = write_report(folder, HISTORY, {})
+    assert format_table(read_results(folder)) == format_table(results)
+
+
+def test_without_held_out_rows(tmp_path):
+    results = write_report(tmp_path, HISTORY, {})
+    assert results["held_out"] == {}
+    assert format_table(results) == (
+        "2 steps. There were no held-out rows to evaluate: set eval_dataset to see a change."
+    )
+    assert (tmp_path / CURVE_FILE).stat().st_size > 1000
+
+
+def test_without_any_step(tmp_path):
+    results = write_report(tmp_path, [], {})
+    assert (results["steps"], results["train_seconds"], results["last_step"]) == (0, None, {})
+
+
+def test_an_evaluation_alone_is_its_own_before_and_after(tmp_path):
+    write_evaluation(tmp_path, 0, [1, 0, 0, 0])
+    accuracy = write_report(tmp_path, HISTORY, {})["held_out"]["measures"]["accuracy"]
+    assert accuracy["before"] == accuracy["after"]
+    assert accuracy["change"] == {"difference": 0.0, "gained": 0, "lost": 0, "p_value": 1.0}
+
+
+def test_settings_that_json_does_not_know(tmp_path):
+    write_report(tmp_path, HISTORY, {"dtype": object, "weights": (1, 2)})
+    assert read_results(tmp_path)["settings"]["weights"] == [1, 2]
+
+
+def test_the_picture(folder):
+    from open_r1_vision.evaluation import read_evaluations
+
+    path = folder / "a.png"
+    draw_curve(path, read_evaluations(folder), HISTORY[:2])
+    with Image.open(path) as picture:
+        assert picture.format == "PNG"
+        with_lines = picture.convert("RGB")
+    draw_curve(path, {}, [])
+    with Image.open(path) as picture:
+        assert picture.size == with_lines.size
+        blue = (31, 119, 180)  # matplotlib's first colour
+        count = {colour: number for number, colour in picture.convert("RGB").getcolors(2**24)}.get(blue, 0)
+    assert count == 0
+    # a line in each of the three parts
+    third = with_lines.width // 3
+    for part in range(3):
+        colours = with_lines.crop((part * third, 0, (part + 1) * third, with_lines.height)).getcolors(2**24)
+        assert {colour: number for number, colour in colours}.get(blue, 0) > 50
