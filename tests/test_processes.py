@@ -121,13 +121,13 @@ def test_killed_twice_and_started_again(straight, tiny_model, tmp_path, engine):
     recipe = prepare(tmp_path, tiny_model, engine)
     in_a_step, while_saving = tmp_path / "in_a_step", tmp_path / "while_saving"
     # process 1 dies in step 3, when the last checkpoint is that of step 2
-    first = run_train(recipe, timeout=90, DIE="1 step 3", DIED=str(in_a_step))
+    first = run_train(recipe, DIE="1 step 3", DIED=str(in_a_step))
     assert first.code != 0
     assert in_a_step.exists(), first.log[-5000:]
     assert not (tmp_path / "run" / "final").exists()
     # under DDP process 0 alone saves the optimizer's state, under ZeRO-3 each process its part
     rank = 0 if engine == "ddp" else 1
-    second = run_train(recipe, timeout=90, DIE=f"{rank} save 4", DIED=str(while_saving))
+    second = run_train(recipe, DIE=f"{rank} save 4", DIED=str(while_saving))
     assert second.code != 0
     assert while_saving.exists(), second.log[-5000:]
     assert f"Resuming from {tmp_path}/run/checkpoint-2." in second.log

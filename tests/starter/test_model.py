@@ -4,11 +4,10 @@
 from pathlib import Path
 
 import pytest
-import torch
 from transformers import AutoModelForImageTextToText, GenerationConfig
 
 from open_r1_vision.models import load_processor
-from open_r1_vision.starter import digits, figures, model, warm_up
+from open_r1_vision.starter import digits, figures, model
 
 
 @pytest.fixture(scope="module")
@@ -50,7 +49,7 @@ def test_the_checkpoint_is_whole_and_small_enough_for_a_package():
     policy, info = AutoModelForImageTextToText.from_pretrained(folder, output_loading_info=True)
     assert not info["missing_keys"] and not info["unexpected_keys"]
     assert policy.config.model_type == "qwen2_5_vl"
-    assert GenerationConfig.from_pretrained(folder).eos_token_id == [2, 0]
+    assert set(GenerationConfig.from_pretrained(folder).eos_token_id) == {0, 2}
     processor = load_processor(str(folder))
     assert processor.tokenizer.get_vocab() == model.build_tokenizer().get_vocab()
 
@@ -82,21 +81,3 @@ def test_a_missing_checkpoint_says_how_to_make_it(monkeypatch, tmp_path):
     monkeypatch.setattr(model.resources, "files", lambda name: tmp_path)
     with pytest.raises(FileNotFoundError, match="warm_up.yaml"):
         model.policy()
-
-
-def test_training_on_a_lesson_lowers_its_loss():
-    processor = load_processor(model.policy())
-    from trl.trainer.sft_trainer import DataCollatorForVisionLanguageModeling
-
-    policy = AutoModelForImageTextToText.from_pretrained(model.policy(), dtype=torch.float32)
-    lessons = warm_up.rows("test", 8, seed=5)
-    batch = DataCollatorForVisionLanguageModeling(processor, completion_only_loss=True)(list(lessons))
-    optimizer = torch.optim.AdamW(policy.parameters(), lr=1e-3)
-    losses = []
-    for _ in range(5):
-        loss = policy(**batch).loss
-        loss.backward()
-        optimizer.step()
-        optimizer.zero_grad()
-        losses.append(loss.item())
-    assert losses[-1] < 0.8 * losses[0]

@@ -37,7 +37,7 @@ class Split:
 
 
 #: `warm_up` pages are easy and come with captions and reasoning; `train` and `test` pages are hard.
-SPLITS = {"warm_up": Split(2, 5, 0), "train": Split(5, 8, 1), "test": Split(5, 8, 2)}
+SPLITS = {"warm_up": Split(2, 5, 0), "train": Split(5, 7, 1), "test": Split(5, 7, 2)}
 
 
 @dataclass(frozen=True)
