@@ -98,3 +98,8 @@ def test_a_run_file_cut_short(run):
         match="run.json can't be read, so it is unknown whose run that is: set another output_dir",
     ):
         open_run(run, SETTINGS, overwrite=False)
+
+
+def test_a_list_of_one_is_its_element(tmp_path):
+    write_run(tmp_path, {"reward_funcs": ["a.b"]})
+    assert open_run(tmp_path, {"reward_funcs": "a.b"}, overwrite=False) == RunState(finished=False, checkpoint=None)

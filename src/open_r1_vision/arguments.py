@@ -10,6 +10,7 @@ import dataclasses
 import difflib
 import json
 import math
+import os
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -109,7 +110,9 @@ class Recipe:
 
 
 def read_recipe(argv: Sequence[str]) -> Recipe:
-    """Merge `--config FILE` and the `--key value` pairs of a command line.
+    """Merge `--config FILE` and the `--key value` pairs of a command line, and set the recipe's `env`.
+
+    The environment is set here because torch reads some of it, such as OMP_NUM_THREADS, when it is imported.
 
     Raises:
         ValueError: no such file, no YAML, not a mapping, or an argument that is no `--key value` pair.
@@ -131,7 +134,8 @@ def read_recipe(argv: Sequence[str]) -> Recipe:
             raise ValueError(f"The recipe {known.config!r} is not YAML: {error}.") from error
         if not isinstance(loaded, dict):
             raise ValueError(f"The recipe {known.config!r} must consist of `key: value` lines.")
-        settings.update(loaded)
+        _set_environment(loaded.get("env") or {})
+        settings.update({key: value for key, value in loaded.items() if key != "env"})
     settings.update(_read_pairs(rest))
     return Recipe(settings, path)
 
@@ -144,7 +148,7 @@ def parse_recipe(recipe: Recipe, dataclass_types: Sequence[type]) -> tuple[Any, 
     """
     from trl import TrlParser
 
-    known = {name for kind in dataclass_types for name in _field_names(kind)} | {"env"}
+    known = {name for kind in dataclass_types for name in _field_names(kind)}
     for key in recipe.settings:
         if key not in known:
             near = difflib.get_close_matches(key, known, n=1)
@@ -152,10 +156,7 @@ def parse_recipe(recipe: Recipe, dataclass_types: Sequence[type]) -> tuple[Any, 
             raise ValueError(f"Unknown key `{key}`{f' in {recipe.path}' if recipe.path else ''}.{hint}")
     kinds: Any = list(dataclass_types)
     parser = TrlParser(kinds)
-    env = recipe.settings.get("env") or {}
-    if not isinstance(env, dict):
-        raise ValueError("`env` in a recipe must be a mapping of environment variables.")
-    return _parse_settings(parser, {key: value for key, value in recipe.settings.items() if key != "env"}, env)
+    return _parse_settings(parser, recipe.settings)
 
 
 def print_help(module: str, dataclass_types: Sequence[type]) -> None:
@@ -182,10 +183,13 @@ def print_help(module: str, dataclass_types: Sequence[type]) -> None:
     sys.stdout.write("\n".join(lines) + "\n")
 
 
-def _parse_settings(parser: Any, settings: dict[str, Any], env: dict[str, Any]) -> tuple[Any, ...]:
-    import os
+def _set_environment(variables: Any) -> None:
+    if not isinstance(variables, dict):
+        raise ValueError("`env` in a recipe must be a mapping of environment variables.")
+    os.environ.update({name: str(value) for name, value in variables.items()})
 
-    os.environ.update({name: str(value) for name, value in env.items()})
+
+def _parse_settings(parser: Any, settings: dict[str, Any]) -> tuple[Any, ...]:
     from_text = {key: value for key, value in settings.items() if isinstance(value, _CommandLineText)}
     remaining = parser.set_defaults_with_config(**{k: v for k, v in settings.items() if k not in from_text})
     assert not remaining, remaining  # keys were checked above

@@ -76,4 +76,6 @@ def write_run(output_dir: Path, settings: dict[str, Any]) -> None:
 
 def _comparable(settings: dict[str, Any]) -> dict[str, Any]:
     kept = {key: value for key, value in settings.items() if key not in _FREE_SETTINGS}
+    # a list of one looks like its element on a command line
+    kept = {key: value[0] if isinstance(value, list) and len(value) == 1 else value for key, value in kept.items()}
     return json.loads(json.dumps(kept, default=str))

@@ -184,3 +184,8 @@ def test_hub_id(png, monkeypatch):
 def test_options_have_no_effect_on_local_paths(tmp_path):
     with pytest.raises(ValueError, match="{'count': 3} have no effect on the local path"):
         load_rows(str(tmp_path), count=3)
+
+
+def test_unknown_options_of_a_callable_are_named():
+    with pytest.raises(ValueError, match=r"options \{'number': 3\}.*signature is \(split: str = 'train', count: int"):
+        load_rows("open_r1_vision.starter.digits.rows", number=3)

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Load rows from wherever they are: files, folders, the hub, or a Python callable."""
 
+import inspect
 import json
 import re
 from pathlib import Path
@@ -134,7 +135,15 @@ def _choose_split(loaded: DatasetDict, split: str, path: Path) -> Dataset:
 
 
 def _load_callable(name: str, split: str, kwargs: dict[str, Any]) -> Dataset:
-    result = import_callable(name)(split=split, **kwargs)
+    function = import_callable(name)
+    try:
+        inspect.signature(function).bind(split=split, **kwargs)
+    except TypeError as error:
+        raise ValueError(
+            f"{name!r} can't be called with split={split!r} and the options {kwargs}: {error}. Its signature is "
+            f"{inspect.signature(function)}."
+        ) from error
+    result = function(split=split, **kwargs)
     if isinstance(result, list):
         return rows_from_list(result, name)
     if not isinstance(result, Dataset):

@@ -165,7 +165,7 @@ def _corpus() -> list[str]:
     lines += [f" {number}" for number in range(100) for _ in range(50)]
     for split in SPLITS.values():
         for _ in range(1000):
-            cells = draw_cells(rng, rng.randint(split.min_objects, split.max_objects))
+            cells = draw_cells(rng, split.draw_count(rng))
             numbers = [rng.randint(0, 9) for _ in cells]
             shapes = [(rng.choice(tuple(figures.COLOURS)), rng.choice(figures.SHAPES)) for _ in cells]
             for question, facts in (
