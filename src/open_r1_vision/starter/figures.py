@@ -63,7 +63,7 @@ def _count(problem: str, matches: list[Figure]) -> Question:
 
 
 def _draw_page(rng: random.Random, split: Split) -> tuple[Image.Image, dict]:
-    cells = draw_cells(rng, split.draw_count(rng))
+    cells = draw_cells(rng, rng.randint(split.min_objects, split.max_objects))
     image = Image.new("RGB", (PAGE_PIXELS, PAGE_PIXELS), "white")
     canvas = ImageDraw.Draw(image)
     figures = []

@@ -26,7 +26,7 @@ from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLIm
 from open_r1_vision.models import without_video
 from open_r1_vision.prompts import load_prompt
 from open_r1_vision.starter import digits, figures
-from open_r1_vision.starter.page import CELL_PIXELS, PAGE_PIXELS, SPLITS, draw_cells
+from open_r1_vision.starter.page import CELL_PIXELS, LONGEST_CAPTION, PAGE_PIXELS, draw_cells
 
 VOCABULARY_SIZE = 512
 #: About 1 / sqrt(hidden size). With the architecture's 0.02, made for widths in the thousands, layers this narrow
@@ -163,9 +163,9 @@ def _corpus() -> list[str]:
     rng = random.Random(0)
     lines = [load_prompt(name) for name in PROMPTS]
     lines += [f" {number}" for number in range(100) for _ in range(50)]
-    for split in SPLITS.values():
+    for fewest, most in ((2, 5), (5, LONGEST_CAPTION), (5, LONGEST_CAPTION)):
         for _ in range(1000):
-            cells = draw_cells(rng, split.draw_count(rng))
+            cells = draw_cells(rng, rng.randint(fewest, most))
             numbers = [rng.randint(0, 9) for _ in cells]
             shapes = [(rng.choice(tuple(figures.COLOURS)), rng.choice(figures.SHAPES)) for _ in cells]
             for question, facts in (

@@ -19,6 +19,8 @@ from open_r1_vision.data.rows import rows_from_list
 PAGE_PIXELS = 112
 CELL_PIXELS = 28
 CELLS_PER_SIDE = PAGE_PIXELS // CELL_PIXELS
+#: Objects in the longest caption of the reading lessons: text is cheap, pages are not.
+LONGEST_CAPTION = 8
 
 
 @dataclass(frozen=True)
@@ -27,26 +29,17 @@ class Split:
 
     Attributes:
         min_objects: fewest objects on a page.
-        max_objects: most objects on a page, at most 14.
+        max_objects: most objects on a page, at most 16.
         seed_offset: keeps the random streams of the splits apart at equal user seeds.
-        longer_share: share of pages that have one or two objects more than `max_objects`.
     """
 
     min_objects: int
     max_objects: int
     seed_offset: int
-    longer_share: float = 0.0
-
-    def draw_count(self, rng: random.Random) -> int:
-        """Draw the number of objects of a page."""
-        if rng.random() < self.longer_share:
-            return self.max_objects + rng.randint(1, 2)
-        return rng.randint(self.min_objects, self.max_objects)
 
 
-#: `warm_up` pages are easy and come with captions and reasoning; `train` and `test` pages are hard. One easy page in ten is
-#: longer: a policy that has never seen six objects is sure that a page ends after five, and RL has nothing to choose from.
-SPLITS = {"warm_up": Split(2, 5, 0, longer_share=0.1), "train": Split(5, 7, 1), "test": Split(5, 7, 2)}
+#: `warm_up` pages are easy and come with captions and reasoning; `train` and `test` pages are hard.
+SPLITS = {"warm_up": Split(2, 5, 0), "train": Split(5, 7, 1), "test": Split(5, 7, 2)}
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Lessons of the starter's warm-up: easy pages with their captions and reasoning, and reading without a page.
 
-Three lessons in ten have no image. There the model plays the reader of captions: it answers from a caption, or says "Not
+One lesson in four has no image. There the model plays the reader of captions: it answers from a caption, or says "Not
 a description" where the caption goes further than the page. Text is cheap, so the captions it reads are as long as
 those of hard pages; the pages it sees are easy.
 """
@@ -13,14 +13,12 @@ from datasets import Dataset, concatenate_datasets
 from open_r1_vision.prompts import load_prompt
 from open_r1_vision.reasoners.captions import NOT_A_DESCRIPTION, reader_messages
 from open_r1_vision.starter import digits, figures
-from open_r1_vision.starter.page import SPLITS, Question, draw_cells
+from open_r1_vision.starter.page import LONGEST_CAPTION, Question, draw_cells
 
 #: Of the lessons; the others show a page.
-READING_SHARE = 0.3
+READING_SHARE = 0.25
 #: Of the reading lessons; the others have an answer.
 NOT_A_DESCRIPTION_SHARE = 0.3
-#: Of pages and captions; the others are figures, which are learnt much sooner.
-DIGITS_SHARE = 0.75
 
 
 def rows(split: str = "train", count: int = 24000, seed: int = 0) -> Dataset:
@@ -35,7 +33,7 @@ def rows(split: str = "train", count: int = 24000, seed: int = 0) -> Dataset:
         raise ValueError(f"Unknown split {split!r} of the warm-up: choose train or test.")
     seed = 2 * seed + (split == "test")
     num_reading = int(count * READING_SHARE)
-    num_digits = int((count - num_reading) * DIGITS_SHARE)
+    num_digits = (count - num_reading) * 3 // 5
     pages = concatenate_datasets(
         [
             digits.rows("warm_up", num_digits, seed),
@@ -88,8 +86,8 @@ def _reading_lesson(rng: random.Random) -> dict:
 
 
 def _draw_caption(rng: random.Random) -> tuple[str, Question]:
-    cells = draw_cells(rng, rng.randint(SPLITS["warm_up"].min_objects, SPLITS["train"].max_objects))
-    if rng.random() < DIGITS_SHARE:
+    cells = draw_cells(rng, rng.randint(2, LONGEST_CAPTION))
+    if rng.random() < 0.6:
         numbers = [rng.randint(0, 9) for _ in cells]
         return " ; ".join(digits.describe(numbers, cells)), digits.ask(rng, numbers)
     shapes = [(rng.choice(tuple(figures.COLOURS)), rng.choice(figures.SHAPES)) for _ in cells]
