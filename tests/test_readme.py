@@ -43,7 +43,9 @@ def test_make_targets_exist(command):
 
 @pytest.mark.slow
 def test_the_notebook_example_runs(tmp_path, monkeypatch):
-    code = next(block for block in re.findall(r"```python\n(.*?)```", README, re.DOTALL) if "CaptionGRPOTrainer" in block)
+    code = next(
+        block for block in re.findall(r"```python\n(.*?)```", README, re.DOTALL) if "CaptionGRPOTrainer" in block
+    )
     assert len(code.strip().splitlines()) <= 25
     monkeypatch.chdir(tmp_path)
     namespace: dict = {}
