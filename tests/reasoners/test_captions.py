@@ -42,7 +42,7 @@ def test_verdicts_leave_no_answer(reply):
 def test_the_reader_sees_text_alone():
     system, user = reader_messages("two cats", "How many?", "Answer.")
     assert system == {"role": "system", "content": [{"type": "text", "text": "Answer."}]}
-    assert user == {"role": "user", "content": [{"type": "text", "text": "Text: two cats\nQuestion: How many?"}]}
+    assert user == {"role": "user", "content": [{"type": "text", "text": "How many?\n<info> two cats</info>"}]}
 
 
 def test_a_missing_caption_is_asked_for_step_but_never_answered():

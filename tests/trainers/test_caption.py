@@ -253,7 +253,7 @@ def test_what_a_reader_is_asked():
     assert [message["role"] for message in chat] == ["system", "user"]
     assert [message["content"] for message in chat] == [
         [{"type": "text", "text": "Read."}],
-        [{"type": "text", "text": "Text: seven\ndots\nQuestion: How many?"}],
+        [{"type": "text", "text": "How many?\n<info> seven\ndots</info>"}],
     ]
 
 
@@ -275,7 +275,7 @@ def test_the_policy_reads_text_greedily(any_model, tmp_path):
     assert len(texts) == 6
     captions = [caption or "" for row in trainer._batch_rows[::2] for caption in CAPTIONS[row["id"]]]
     for text, caption, row in zip(texts, captions, trainer._batch_rows, strict=True):
-        assert f"Text: {caption}\nQuestion: {row['problem']}<|im_end|>" in text
+        assert f"{row['problem']}\n<info> {caption}</info><|im_end|>" in text
         assert "A description only says what the image shows." in text
     assert images is None
     assert "pixel_values" not in fields

@@ -50,8 +50,11 @@ class CaptionReader(Protocol):
 
 
 def reader_messages(caption: str, problem: str, system_prompt: str) -> list[dict]:
-    """The chat that asks a model to answer `problem` from `caption`."""
-    text = f"Text: {caption}\nQuestion: {problem}"
+    """The chat that asks a model to answer `problem` from `caption`.
+
+    The caption stands in the tags in which the policy wrote it, after the question, as it does in a completion.
+    """
+    text = f"{problem}\n<info> {caption}</info>"
     return [
         {"role": "system", "content": [{"type": "text", "text": system_prompt}]},
         {"role": "user", "content": [{"type": "text", "text": text}]},

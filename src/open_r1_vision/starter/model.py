@@ -174,7 +174,7 @@ def _corpus() -> list[str]:
             ):
                 caption = " ; ".join(facts)
                 lines += [f"user\n{question.problem}", f"assistant\n {caption} {' '.join(question.steps)} "]
-                lines += [f"system\n Text: {caption}\nQuestion: {question.problem}"]
+                lines += [f"user\n{question.problem}\n {caption}"]
     return lines
 
 
