@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Lessons of the starter's warm-up: easy pages with their captions and reasoning, and reading without a page.
 
-Three lessons in ten have no image. There the model plays the reader of captions: it answers from a caption, or says
+Two lessons in five have no image. There the model plays the reader of captions: it answers from a caption, or says
 "Not a description" where the caption goes further than the page. Text is cheap, so the captions it reads are as long
 as those of hard pages, and it learns to reason over them; the pages it sees are easy.
 """
@@ -16,7 +16,7 @@ from open_r1_vision.starter import digits, figures
 from open_r1_vision.starter.page import LONGEST_CAPTION, Question, draw_cells
 
 #: Of the lessons; the others show a page.
-READING_SHARE = 0.3
+READING_SHARE = 0.4
 #: Of the reading lessons; the others have an answer.
 NOT_A_DESCRIPTION_SHARE = 0.3
 
