@@ -3,6 +3,8 @@
 # make quality   checks only        make style                      mends what can be mended
 
 PYTHON ?= python3
+# on Linux without a GPU, a CPU wheel of the same version (a path or a URL) saves several GB
+TORCH ?= torch
 PROCESSES ?= 2
 VENV := .venv
 BIN := $(VENV)/bin
@@ -38,13 +40,13 @@ style: $(VENV)/.dev
 	$(BIN)/ruff format .
 
 clean:
-	rm -rf $(VENV) build runs src/*.egg-info
+	rm -rf $(VENV) build src/*.egg-info
 
 # torch first: the other packages then take what is there
 $(VENV)/.torch: constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	$(PIP) --upgrade pip setuptools wheel
-	$(PIP) torch
+	$(PIP) $(TORCH)
 	touch $@
 
 $(VENV)/.starter: $(VENV)/.torch setup.py

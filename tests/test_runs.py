@@ -4,7 +4,7 @@ import json
 import pytest
 
 from open_r1_vision.checkpoints import mark_complete
-from open_r1_vision.runs import RESULTS_FILE, RUN_FILE, RunState, open_run, write_run
+from open_r1_vision.runs import RESULTS_FILE, RUN_FILE, RunState, clear_run, open_run, write_run
 
 SETTINGS = {"model_name_or_path": "policy", "learning_rate": 1e-4, "num_processes": 2, "output_dir": "runs/a"}
 
@@ -73,15 +73,30 @@ def test_another_run_is_left_alone(run):
 
 def test_overwriting(run):
     other = {**SETTINGS, "learning_rate": 1e-5}
-    assert open_run(run, other, overwrite=True) == RunState(finished=False, checkpoint=None)
+    assert open_run(run, other, overwrite=True) == RunState(finished=False, checkpoint=None, obsolete=True)
+    # nothing is deleted before the new run is ready to start
+    assert (run / "checkpoint-5" / "model.safetensors").read_bytes() == b"weights"
+    clear_run(run)
     assert not run.exists()
+
+
+def test_overwriting_lets_the_same_run_go_on(run):
+    assert open_run(run, SETTINGS, overwrite=True) == RunState(finished=False, checkpoint=run / "checkpoint-5")
+    (run / RESULTS_FILE).write_text("{}")
+    assert open_run(run, SETTINGS, overwrite=True).obsolete
+
+
+def test_a_folder_without_files_is_free(tmp_path):
+    (tmp_path / "completions").mkdir()
+    assert open_run(tmp_path, SETTINGS, overwrite=False) == RunState(finished=False, checkpoint=None)
 
 
 def test_files_that_are_no_run(tmp_path):
     (tmp_path / "thesis.tex").write_text("years of work")
-    message = "holds files, but no run.json of a run: set another output_dir, or overwrite_output: true to delete it"
-    with pytest.raises(ValueError, match=message):
-        open_run(tmp_path, SETTINGS, overwrite=False)
+    message = "holds files, but no run.json of a run, and only runs are ever deleted: set another output_dir"
+    for overwrite in (False, True):
+        with pytest.raises(ValueError, match=message):
+            open_run(tmp_path, SETTINGS, overwrite)
     assert (tmp_path / "thesis.tex").read_text() == "years of work"
 
 

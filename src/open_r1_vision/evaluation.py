@@ -133,6 +133,7 @@ class HeldOutEvaluation(TrainerCallback):
             self.rows,
             reader=self.reader,
             max_new_tokens=trainer.max_completion_length,
+            batch_size=trainer.args.per_device_eval_batch_size,
         )
         trainer.model.train(was_training)
         if self.trainer.accelerator.is_main_process:

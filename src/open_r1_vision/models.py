@@ -3,6 +3,7 @@
 
 import functools
 import json
+import logging
 import shutil
 from pathlib import Path
 from typing import Any
@@ -11,9 +12,11 @@ from accelerate import PartialState
 from accelerate.utils import broadcast_object_list
 from transformers import AutoConfig, AutoProcessor, ProcessorMixin
 from transformers.models.auto.processing_auto import PROCESSOR_MAPPING_NAMES
-from transformers.utils import is_torchvision_available
+from transformers.utils import cached_file, is_torchvision_available
 
 from open_r1_vision.importing import import_callable, is_dotted_path
+
+logger = logging.getLogger(__name__)
 
 #: Where a folder keeps video settings: in a file of their own, or as a part of the processor's.
 _VIDEO_CONFIG = "video_preprocessor_config.json"
@@ -52,10 +55,7 @@ def load_processor(model: str, min_pixels: int | None = None, max_pixels: int | 
     limits = {"min_pixels": min_pixels, "max_pixels": max_pixels}
     pixels: dict[str, Any] = {key: value for key, value in limits.items() if value is not None}
     try:
-        if is_torchvision_available():
-            processor = AutoProcessor.from_pretrained(model, **pixels)
-        else:
-            processor = without_video(_processor_class(model)).from_pretrained(model, **pixels)
+        processor = _load_processor(model, pixels)
     except (OSError, ValueError) as error:
         raise ValueError(
             f"No processor of a vision-language model could be loaded from {model!r} ({error}). A model folder must "
@@ -75,15 +75,21 @@ def load_processor(model: str, min_pixels: int | None = None, max_pixels: int | 
 def save_processor(processor: ProcessorMixin, source: str, folder: str) -> None:
     """Save a processor, with the source's video settings where they could not be loaded for lack of torchvision."""
     processor.save_pretrained(folder)
-    settings, target = Path(source) / _VIDEO_CONFIG, Path(folder) / _VIDEO_CONFIG
-    if settings.is_file() and not target.exists():
+    settings, target = _find_file(source, _VIDEO_CONFIG), Path(folder) / _VIDEO_CONFIG
+    if settings and not target.exists():
         shutil.copyfile(settings, target)
-    settings, target = Path(source) / _PROCESSOR_CONFIG, Path(folder) / _PROCESSOR_CONFIG
-    if settings.is_file() and target.is_file():
+    settings, target = _find_file(source, _PROCESSOR_CONFIG), Path(folder) / _PROCESSOR_CONFIG
+    if settings and target.is_file():
         before, after = (json.loads(path.read_text(encoding="utf-8")) for path in (settings, target))
         if _VIDEO_PART in before and _VIDEO_PART not in after:
             text = json.dumps({**after, _VIDEO_PART: before[_VIDEO_PART]}, indent=2)
             target.write_text(text + "\n", encoding="utf-8")
+
+
+def _find_file(model: str, name: str) -> Path | None:
+    """A file of a model folder, or of a hub model that is in the cache."""
+    found = cached_file(model, name, local_files_only=True, _raise_exceptions_for_missing_entries=False)
+    return Path(found) if found else None
 
 
 @functools.cache
@@ -91,6 +97,16 @@ def without_video(processor_class: Any) -> Any:
     """The same processor class, of the same name, without a video processor among its parts."""
     parts = [part for part in processor_class.get_attributes() if part != _VIDEO_PART]
     return type(processor_class.__name__, (processor_class,), {"get_attributes": classmethod(lambda cls: list(parts))})
+
+
+def _load_processor(model: str, pixels: dict[str, Any]) -> Any:
+    if is_torchvision_available():
+        try:
+            return AutoProcessor.from_pretrained(model, **pixels)
+        except (OSError, ValueError) as error:
+            # the folder may come from a machine without torchvision, and have no video part
+            logger.info("Loading the processor of %s without its video part: %s", model, error)
+    return without_video(_processor_class(model)).from_pretrained(model, **pixels)
 
 
 def _processor_class(model: str) -> Any:

@@ -41,7 +41,9 @@ def write_report(
         "versions": {name: version(name) for name in _PACKAGES},
     }
     draw_curve(output_dir / CURVE_FILE, evaluations, steps)
-    (output_dir / RESULTS_FILE).write_text(json.dumps(results, indent=1), encoding="utf-8")
+    draft = output_dir / f".{RESULTS_FILE}.tmp"
+    draft.write_text(json.dumps(results, indent=1), encoding="utf-8")
+    draft.rename(output_dir / RESULTS_FILE)  # results.json says that the run is finished, so it comes whole or not
     return results
 
 

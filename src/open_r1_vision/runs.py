@@ -17,39 +17,44 @@ _FREE_SETTINGS = {"output_dir", "overwrite_output", "report_to", "run_name", "lo
 
 @dataclass(frozen=True)
 class RunState:
-    """What an output folder holds: a finished run, a checkpoint to go on from, or neither."""
+    """What an output folder holds: a finished run, a checkpoint to go on from, or neither.
+
+    Attributes:
+        finished: the run is over and has its results.
+        checkpoint: the last whole one, None where there is none.
+        obsolete: the folder holds a run that may be deleted, once the new one is ready to start.
+    """
 
     finished: bool
     checkpoint: Path | None
+    obsolete: bool = False
 
 
 def open_run(output_dir: Path, settings: dict[str, Any], overwrite: bool) -> RunState:
-    """Look at an output folder before anything is written to it. Only reads, but for `overwrite`.
+    """Look at an output folder before anything is written to it; nothing is deleted here, see :func:`clear_run`.
 
     Args:
         output_dir: folder of the run.
         settings: the recipe's keys with the command line's on top, and the number of processes.
-        overwrite: delete a run that is there.
+        overwrite: another run, or a finished one, may be deleted. The same run unfinished goes on nevertheless.
 
     Raises:
         ValueError: the folder holds another run, or files that are no run.
     """
     run_file = output_dir / RUN_FILE
-    if overwrite and output_dir.exists():
-        shutil.rmtree(output_dir)
-    if not output_dir.exists() or not any(output_dir.iterdir()):
+    if not any(path.is_file() for path in output_dir.rglob("*")):
         return RunState(finished=False, checkpoint=None)
     if not run_file.is_file():
         raise ValueError(
-            f"{output_dir} holds files, but no {RUN_FILE} of a run: set another output_dir, or overwrite_output: true "
-            "to delete it."
+            f"{output_dir} holds files, but no {RUN_FILE} of a run, and only runs are ever deleted: set another "
+            "output_dir, or empty the folder yourself."
         )
     try:
         before = json.loads(run_file.read_text(encoding="utf-8"))
     except ValueError as error:
         raise ValueError(
-            f"{run_file} can't be read, so it is unknown whose run that is: set another output_dir, or "
-            f"overwrite_output: true to delete it ({error})."
+            f"{run_file} can't be read, so it is unknown whose run that is: set another output_dir, or delete the "
+            f"folder yourself ({error})."
         ) from error
     now = _comparable(settings)
     changed = [
@@ -57,12 +62,20 @@ def open_run(output_dir: Path, settings: dict[str, Any], overwrite: bool) -> Run
         for key in sorted(before.keys() | now.keys())
         if before.get(key) != now.get(key)
     ]
+    finished = (output_dir / RESULTS_FILE).is_file()
+    if overwrite and (changed or finished):
+        return RunState(finished=False, checkpoint=None, obsolete=True)
     if changed:
         raise ValueError(
             f"{output_dir} holds another run; it differs in {'; '.join(changed)}. Set another output_dir, or "
             "overwrite_output: true to delete that run."
         )
-    return RunState((output_dir / RESULTS_FILE).is_file(), checkpoints.find_last_whole(output_dir))
+    return RunState(finished, checkpoints.find_last_whole(output_dir))
+
+
+def clear_run(output_dir: Path) -> None:
+    """Delete a run that :func:`open_run` found obsolete."""
+    shutil.rmtree(output_dir)
 
 
 def write_run(output_dir: Path, settings: dict[str, Any]) -> None:

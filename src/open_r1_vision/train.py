@@ -9,7 +9,9 @@
 same command is given again.
 """
 
+import os
 import sys
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -45,23 +47,28 @@ def prepare(recipe: Recipe) -> Job:
     from trl import ModelConfig
 
     from open_r1_vision.models import find_model, load_processor
-    from open_r1_vision.runs import open_run, write_run
+    from open_r1_vision.runs import clear_run, open_run, write_run
 
     script_args, training_args, model_args = parse_recipe(
         recipe, (ScriptArguments, trainer_class.config_class, ModelConfig)
     )
     job = Job(Path(training_args.output_dir), {**recipe.as_plain(), "num_processes": training_args.world_size})
     with training_args.main_process_first(desc="opening the output folder"):
-        state = open_run(job.output_dir, job.settings, script_args.overwrite_output and is_main_process())
+        state = open_run(job.output_dir, job.settings, script_args.overwrite_output)
     if state.finished:
         return job
     job.checkpoint = state.checkpoint
     job.model = find_model(model_args.model_name_or_path)
     processor = load_processor(job.model, script_args.min_pixels, script_args.max_pixels)
     rows, eval_rows, rewards = load_inputs(script_args, trainer_class)
-    check_inputs(script_args, training_args.max_prompt_tokens, rows, processor)
+    check_inputs(script_args, training_args.max_prompt_tokens, rows, rewards, processor)
     if training_args.batch_plan:
         say(str(training_args.batch_plan))
+    if state.obsolete:
+        # only now that everything else is right, and before the trainer makes the folder anew
+        with training_args.main_process_first(desc="deleting the run before"):
+            if is_main_process():
+                clear_run(job.output_dir)
     job.trainer = build_trainer(trainer_class, job.model, rewards, training_args, model_args, rows, processor)
     add_callbacks(job.trainer, script_args, eval_rows)
     if is_main_process():
@@ -120,7 +127,9 @@ def load_inputs(script_args: Any, trainer_class: Any) -> tuple[Any, Any, list]:
     return add_prompts(rows, system_prompt), eval_rows, rewards
 
 
-def check_inputs(script_args: ScriptArguments, max_prompt_tokens: int | None, rows: Any, processor: Any) -> None:
+def check_inputs(
+    script_args: ScriptArguments, max_prompt_tokens: int | None, rows: Any, rewards: list, processor: Any
+) -> None:
     """Refuse to train on bad rows, by their ids; the first `check_rows` are checked.
 
     Raises:
@@ -130,6 +139,7 @@ def check_inputs(script_args: ScriptArguments, max_prompt_tokens: int | None, ro
 
     from open_r1_vision.data.checks import inspect_rows
     from open_r1_vision.prompts import load_prompt
+    from open_r1_vision.rewards.loading import required_columns
 
     count = min(script_args.check_rows, len(rows))
     problems = []
@@ -139,6 +149,7 @@ def check_inputs(script_args: ScriptArguments, max_prompt_tokens: int | None, ro
             processor=processor,
             system_prompt=load_prompt(script_args.system_prompt) if script_args.system_prompt else None,
             max_prompt_tokens=max_prompt_tokens,
+            required_columns=[name for reward in rewards for name in required_columns(reward)],
         ).problems
     problems = gather_object(problems)
     if problems:
@@ -227,8 +238,14 @@ def run_command_line() -> None:
         job = prepare(read_recipe(sys.argv[1:]))
     except (ValueError, FileNotFoundError) as error:
         say(f"error: {error}")
+        if not is_main_process():
+            # where the main process fails too, torchrun ends this one before it repeats the message
+            time.sleep(5)
+            sys.stderr.write(f"error in process {os.environ['RANK']}: {error}\n")
         raise SystemExit(2) from error
     run(job)
+    if job.trainer is not None:
+        job.trainer.accelerator.end_training()  # lets trackers finish: `finish` leaves without exit hooks
     finish()
 
 

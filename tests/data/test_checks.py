@@ -10,12 +10,11 @@ from PIL import Image
 from open_r1_vision.data.checks import (
     ImageLimits,
     check_columns,
-    check_prompt_lengths,
     check_rows,
     count_prompt_tokens,
     inspect_rows,
 )
-from open_r1_vision.data.rows import add_prompts, features, rows_from_list, to_messages
+from open_r1_vision.data.rows import features, rows_from_list, to_messages
 
 ROW = {"problem": "How many?", "solution": "7", "problem_type": "number"}
 
@@ -173,21 +172,6 @@ def test_prompt_too_long_after_the_processor(png, processor):
     (problem,) = check_rows(dataset, processor=processor, max_prompt_tokens=small)
     assert (problem.row_id, problem.check) == ("large", "prompt too long")
     assert f"{large} tokens" in problem.message
-
-    prompts = add_prompts(dataset)
-    assert check_prompt_lengths(prompts, processor, large) == [text, small, large]
-    assert check_prompt_lengths(prompts, processor, None) == [text, small, large]
-    with pytest.raises(ValueError, match=rf"1 of 3 rows .*:\n  row 'large': prompt too long: {large} tokens"):
-        check_prompt_lengths(prompts, processor, small)
-    with pytest.raises(ValueError, match=r"(?s)3 of 3 rows .*'text'.*'small'.*'large'.*--write-clean"):
-        check_prompt_lengths(prompts, processor, 1)
-
-
-def test_training_refuses_bad_images_with_the_row_id(png, processor):
-    bad = [png(1, 1), b"junk"] * 3
-    dataset = add_prompts(rows_from_list([ROW] + [{**ROW, "image": image} for image in bad]))
-    with pytest.raises(ValueError, match=r"(?s)row 'rows-1': image too small.*'rows-2': image unreadable.*and 1 more"):
-        check_prompt_lengths(dataset, processor, 100)
 
 
 def test_the_system_prompt_counts(processor):

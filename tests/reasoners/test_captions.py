@@ -14,7 +14,7 @@ from open_r1_vision.reasoners.policy import PolicyReader
         (" Paris. ", "Paris"),
         ("3.5", "3.5"),
         ("<think> 3 + 5 = 8</think> <answer> 8</answer>", "8"),
-        ("<think> 3 + 5", "<think> 3 + 5"),
+        ("<think> 3 + 5", None),
         ("<answer></answer>", None),
         ("<answer> 8", None),
         ("", None),

@@ -125,3 +125,24 @@ def test_percent_sign_may_be_left_out_where_a_percentage_is_asked_for():
     assert numbers_equal(Number(0.07, "%"), Number(7), percentage=True)
     assert not numbers_equal(Number(0.07, "%"), Number(7))
     assert not numbers_equal(Number(0.07), Number(7), percentage=True)
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [("5 hundred thousand", 500_000), ("1 thousand million", 10**9), ("12345678901234567890", 12345678901234567890)],
+)
+def test_scales_multiply_and_whole_numbers_stay_exact(text, value):
+    assert parse_number(text).value == value
+
+
+def test_neighbours_of_a_long_number_differ():
+    first, second = parse_number("12345678901234567890"), parse_number("12345678901234567891")
+    assert not numbers_equal(first, second)
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["3 fifths", "5 hundredths", "2 hours thirty", "5 negative", "5 below", "7 possibly more", "5K", "4 less"],
+)
+def test_words_that_change_the_number_are_no_units(text):
+    assert parse_number(text) is None

@@ -34,8 +34,6 @@ from open_r1_vision.rewards.answers import PROBLEM_TYPES, gold_is_consistent
 
 _SCHEMA = ("id", "images", "problem", "solution", "problem_type")
 _MARKUP = re.compile(r"</?(?:answer|think|info)>|\\(?:boxed|fbox)\b")
-# How an error that may name thousands of rows is cut short.
-_NUM_EXAMPLES = 5
 
 
 @dataclass(frozen=True)
@@ -149,43 +147,6 @@ def check_columns(dataset: Dataset, required: Mapping[str, Iterable[str]]) -> No
             f"The data set lacks columns: {lacks}. It has {', '.join(map(repr, dataset.column_names))}. Rename a "
             "column, take a data set that has it, or drop from the recipe what needs it."
         )
-
-
-def check_prompt_lengths(
-    dataset: Dataset, processor: Any, max_prompt_tokens: int | None, limits: ImageLimits | None = None
-) -> list[int]:
-    """Measure the prompts that training will use, and refuse what it can't use: nothing is ever truncated.
-
-    Args:
-        dataset: with the columns `id`, `images` and `prompt`.
-        processor: the model's own.
-        max_prompt_tokens: longest prompt allowed, image tokens included; None measures without refusing.
-        limits: which images are refused.
-
-    Returns:
-        The length of each prompt.
-
-    Raises:
-        ValueError: names rows and what is wrong with them: a prompt too long (with its length) or refused by the
-            processor, or an image that can't be used.
-    """
-    lengths, refused = [], []
-    for row in _iterate_raw(dataset, ["id", "images", "prompt"], "Measuring prompts"):
-        images, findings = open_images(row["images"] or [], limits or ImageLimits())
-        if not findings:
-            tokens, findings = _check_prompt(row["prompt"], images, processor, max_prompt_tokens)
-            lengths += [tokens] if tokens is not None else []
-        refused += [f"row {row['id']!r}: {check}: {message}" for check, message in findings[:1]]
-    if refused:
-        more = [f"and {len(refused) - _NUM_EXAMPLES} more"] if len(refused) > _NUM_EXAMPLES else []
-        raise ValueError(
-            "\n  ".join(
-                [f"{len(refused)} of {len(dataset)} rows can't be trained on:", *refused[:_NUM_EXAMPLES], *more]
-            )
-            + "\nRaise `max_prompt_tokens` or lower `max_pixels` for prompts that are too long (a truncated one would "
-            "lose image tokens), or train on the good rows: `python -m open_r1_vision.check_data --write-clean PATH`."
-        )
-    return lengths
 
 
 def count_prompt_tokens(prompt: list[dict[str, Any]], images: list[PIL.Image.Image], processor: Any) -> int:

@@ -109,7 +109,7 @@ def _read_json(file: Path) -> list[dict]:
     """The rows of a file that holds a JSON list of objects, or one object per line."""
     text = file.read_text(encoding="utf-8-sig")
     is_list = text.lstrip().startswith("[")
-    chunks = [text] if is_list else text.splitlines()
+    chunks = [text] if is_list else text.split("\n")
     rows: list = []
     for number, chunk in enumerate(chunks, start=1):
         if not chunk.strip():

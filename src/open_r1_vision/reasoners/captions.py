@@ -64,7 +64,8 @@ def reader_messages(caption: str, problem: str, system_prompt: str) -> list[dict
 def parse_reply(reply: str) -> Reading:
     """Read a reply: a verdict, the content of answer tags, or else the whole reply without a full stop at its end."""
     text = reply.strip()
-    answer = extract_answer(text) if "<answer>" in text else text.removesuffix(".").strip()
+    has_tags = "<answer>" in text or text.startswith("<think>")
+    answer = extract_answer(text) if has_tags else text.removesuffix(".").strip()
     if any(part.strip("*\"'` ").lower().startswith(_VERDICTS) for part in (text, answer or "")):
         return Reading(reply, None, is_description=False)
     return Reading(reply, answer or None)

@@ -12,6 +12,7 @@
 An empty answer earns nothing, an empty gold can't be met.
 """
 
+import re
 from collections.abc import Mapping, Sequence
 
 from open_r1_vision.rewards.choices import is_letter, parse_options, same_choice
@@ -28,6 +29,8 @@ PROBLEM_TYPES = ("number", "choice", "text", "free_form", "math")
 PUBLISHED_TYPES = {"OCR": "text", "free-form": "free_form", "numerical": "number"}
 #: Longer answers are runaway generations: they score 0 unless they are the gold itself.
 MAX_ANSWER_CHARS = 8_000
+#: Text that is compared as a number, as the authors do. 02139, 6/12 and 12 % are text: a code, a date, a label.
+_PLAIN_NUMBER = re.compile(r"-?(?:0|[1-9]\d{0,14})(?:\.\d+)?", re.ASCII)
 
 
 def completion_text(completion: Completion) -> str:
@@ -184,8 +187,8 @@ def _score(answer: str, gold: str, kind: str, problem: str | None) -> float:
         return float(same_expression(answer, gold))
     if kind == "free_form":
         return mean_rouge(answer, gold)
-    gold_number = parse_number(gold)
-    if gold_number is not None and (kind == "number" or gold_number.is_bare):
+    gold_number = parse_number(gold) if kind == "number" or _PLAIN_NUMBER.fullmatch(gold.strip()) else None
+    if gold_number is not None:
         number = parse_number(answer)
         percentage = asks_for_percentage(problem or "")
         return float(number is not None and numbers_equal(number, gold_number, percentage=percentage))

@@ -36,9 +36,9 @@ _NUMBER = re.compile(
     re.ASCII | re.VERBOSE | re.DOTALL,
 )
 
-_SCALES = {"hundred": 1e2, "thousand": 1e3, "million": 1e6, "billion": 1e9, "trillion": 1e12}
+_SCALES = {"hundred": 10**2, "thousand": 10**3, "million": 10**6, "billion": 10**9, "trillion": 10**12}
 _SYMBOL = re.compile(
-    r"(mm|cm|dm|m|km|in|ft|yd|mi|ha|mg|g|kg|t|lb|oz|mL|cL|dL|L|ms|s|min|h|mph|N|J|kJ|W|kW|V|mV|A|mA|K|Hz|kHz|Pa|kPa|rad"
+    r"(mm|cm|dm|m|km|in|ft|yd|mi|ha|mg|g|kg|t|lb|oz|mL|cL|dL|L|ms|s|min|h|mph|N|J|kJ|W|kW|V|mV|A|mA|Hz|kHz|Pa|kPa|rad"
     r"|°[CF]?|Ω|%|[$€£¥])(?:\^?\{?([23²³])\}?)?"
 )
 _SPELLINGS = {
@@ -60,8 +60,11 @@ _SPELLINGS = {
 }
 #: Words behind a number that make it another number, or no single one.
 _NO_UNIT = re.compile(
-    "or|and|nor|not|but|than|then|plus|minus|times|over|per|sqrt|root|squared|cubed|factorial|log|sin|cos|tan|mod|half"
-    "|quarter|third|dozen|pair|zero|one|two|three|four|five|six|seven|eight|nine|ten|eleven|twelve|twenty"
+    "or|and|nor|not|but|than|then|plus|minus|times|over|per|sqrt|root|squared|cubed|factorial|log|sin|cos|tan|mod"
+    "|negative|below|above|under|less|more|fewer|maybe|possibly|perhaps|about|half|halve|quarter|dozen|pair"
+    "|zero|one|two|three|four|five|six|seven|eight|nine|ten|eleven|twelve|(?:thir|four|fif|six|seven|eigh|nine)teen"
+    "|(?:twen|thir|for|fif|six|seven|eigh|nine)ty|hundred|thousand|[mbtr]+illion"
+    "|third|(?:four|fif|six|seven|eigh|nin|ten|eleven|twelf|hundred|thousand|[mbtr]+illion)th"
 )
 _WORD = re.compile(r"[A-Za-z][A-Za-z'-]{2,}|(?:(?![零一二三四五六七八九十百千万亿或])[\u4e00-\u9fff]){1,4}")
 
@@ -71,17 +74,12 @@ class Number:
     """A number as it is compared.
 
     Attributes:
-        value: finite; scale and percent sign are multiplied in.
+        value: finite; scale and percent sign are multiplied in. An int where the text is a whole number.
         unit: canonical unit, `%`, or empty.
     """
 
-    value: float
+    value: int | float
     unit: str = ""
-
-    @property
-    def is_bare(self) -> bool:
-        """Whether nothing but a percent or currency sign stands with the number."""
-        return self.unit in ("", "%", "$", "€", "£", "¥")
 
 
 def parse_number(text: str) -> Number | None:
@@ -95,16 +93,19 @@ def parse_number(text: str) -> Number | None:
     if match is None:
         return None
     mantissa, exponent = match["mantissa"].replace(",", ""), match["exponent"] or match["power"] or "0"
-    value = float(f"{mantissa}e{exponent}")
+    # whole numbers stay exact, however long they are
+    value: int | float = int(mantissa) if mantissa.isdigit() and exponent == "0" else float(f"{mantissa}e{exponent}")
     if match["denominator"]:
         if not float(match["denominator"]):
             return None
         value /= float(match["denominator"])
-    value += float(match["whole"] or 0)
+    value += int(match["whole"] or 0)
     scale, unit = _parse_unit(match["unit"])
     if unit is None or (unit and match["currency"]):
         return None
-    value *= (-scale if match["sign"] == "-" else scale) / (100 if unit == "%" else 1)
+    value *= -scale if match["sign"] == "-" else scale
+    if unit == "%":
+        value /= 100
     return Number(value, match["currency"] or unit) if math.isfinite(value) else None
 
 
@@ -128,19 +129,19 @@ def asks_for_percentage(problem: str) -> bool:
     return "%" in problem or "percent" in problem.lower()
 
 
-def _is_close(first: float, second: float) -> bool:
-    if first.is_integer() and second.is_integer():
+def _is_close(first: int | float, second: int | float) -> bool:
+    if first == int(first) and second == int(second):
         return first == second  # a tolerance would make neighbours of large counts equal
     return math.isclose(first, second, rel_tol=RELATIVE_TOLERANCE, abs_tol=1e-12)
 
 
-def _parse_unit(text: str) -> tuple[float, str | None]:
+def _parse_unit(text: str) -> tuple[int, str | None]:
     """Scale and canonical unit of what stands behind a number; the unit is None when it is no unit."""
     words = text.strip().rstrip(".").split()
-    scale = _SCALES.get(words[0].lower()) if words else None
-    if scale is not None:
-        words = words[1:]
-    return scale or 1.0, _canonical_unit(words)
+    scale = 1
+    while words and words[0].lower() in _SCALES:
+        scale *= _SCALES[words.pop(0).lower()]
+    return scale, _canonical_unit(words)
 
 
 def _canonical_unit(words: list[str]) -> str | None:

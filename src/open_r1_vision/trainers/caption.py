@@ -20,7 +20,8 @@ class CaptionGRPOTrainer(VisionGRPOTrainer):
 
     A completion describes the image in `<info>` tags, reasons and answers. A reader then answers the question from the
     description alone; `open_r1_vision.rewards.caption_reward` pays for the description by that answer, so that the
-    policy can't profit from leaving the image out. R = accuracy + format + 0.1 caption, equation 1.
+    policy can't profit from leaving the image out. With the rewards accuracy, format and caption,
+    `reward_weights=[1.0, 1.0, 0.1]` is the paper's equation 1.
 
     Args:
         reader: whoever reads the captions, see :class:`open_r1_vision.reasoners.captions.CaptionReader`; by default

@@ -61,7 +61,7 @@ class VisionGRPOConfig(GRPOConfig):
                 "above 0 or beta_schedule to constant."
             )
         self.batch_plan = self._plan_batch()
-        if not torch.cuda.is_available():
+        if self.use_cpu or not torch.cuda.is_available():
             self._prepare_for_cpu()
         super().__post_init__()
 
