@@ -41,7 +41,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     rows = add_prompts(task.rows(args.split, args.count, args.seed), load_prompt("starter"))
     generate = GreedyGenerator(args.model)
     reader = PolicyReader(generate, load_prompt("starter_reader"), max_tokens=48)
-    samples = evaluate(generate, rows, reader=reader, max_new_tokens=72)
+    samples = evaluate(generate, rows, reader=reader, max_new_tokens=60)
     sys.stdout.write(f"{args.model} on {len(samples)} {args.split} rows of {args.task}, greedy\n")
     for name, label in MEASURES.items():
         sys.stdout.write(f"{label:<50} {wilson_interval([getattr(sample, name) for sample in samples])}\n")

@@ -152,7 +152,7 @@ def parse_recipe(recipe: Recipe, dataclass_types: Sequence[type]) -> tuple[Any, 
     for key in recipe.settings:
         if key not in known:
             near = difflib.get_close_matches(key, known, n=1)
-            hint = f" Did you mean `{near[0]}`?" if near else " `--help` lists the keys."
+            hint = f" Did you mean `{near[0]}`?" if near else " `--help_all` lists the keys."
             raise ValueError(f"Unknown key `{key}`{f' in {recipe.path}' if recipe.path else ''}.{hint}")
     kinds: Any = list(dataclass_types)
     parser = TrlParser(kinds)

@@ -12,7 +12,10 @@ from open_r1_vision import checkpoints
 RUN_FILE = "run.json"
 RESULTS_FILE = "results.json"
 #: Settings that may change between a start and a resume without making it another run.
-_FREE_SETTINGS = {"output_dir", "overwrite_output", "report_to", "run_name", "logging_steps", "save_total_limit"}
+_FREE_SETTINGS = {
+    *("output_dir", "overwrite_output", "report_to", "run_name", "logging_steps", "save_steps", "save_total_limit"),
+    *("check_rows", "ddp_timeout", "disable_tqdm", "dataloader_num_workers"),
+}
 
 
 @dataclass(frozen=True)
