@@ -94,7 +94,7 @@ def test_unknown_keys_name_the_nearest(parse):
         parse("dataset: a.b\nwieghts: [1]")
     with pytest.raises(ValueError, match=r"Unknown key `stepz`.*Did you mean `steps`\?"):
         parse("dataset: a.b", "--stepz", "1")
-    with pytest.raises(ValueError, match=r"Unknown key `qqqq`.*`--help` lists the keys"):
+    with pytest.raises(ValueError, match=r"Unknown key `qqqq`.*`--help_all` lists the keys"):
         parse("dataset: a.b", "--qqqq", "1")
     # argparse would take it for `dataset`
     with pytest.raises(ValueError, match="Unknown key `datase`"):

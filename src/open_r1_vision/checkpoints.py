@@ -34,6 +34,11 @@ def mark_complete(checkpoint: Path) -> None:
     _flush(checkpoint)
 
 
+def mark_incomplete(checkpoint: Path) -> None:
+    """Take the marker away before a checkpoint is written anew."""
+    (checkpoint / MARKER).unlink(missing_ok=True)
+
+
 def find_damage(checkpoint: Path) -> str | None:
     """What is wrong with a checkpoint, in words, or None when it is whole."""
     marker = checkpoint / MARKER

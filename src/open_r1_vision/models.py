@@ -38,7 +38,9 @@ def find_model(name: str) -> str:
     return broadcast_object_list(folder)[0]
 
 
-def load_processor(model: str, min_pixels: int | None = None, max_pixels: int | None = None) -> ProcessorMixin:
+def load_processor(
+    model: str, min_pixels: int | None = None, max_pixels: int | None = None, revision: str | None = None
+) -> ProcessorMixin:
     """Load the processor of a vision-language model, padding on the left.
 
     Transformers' video processors need torchvision. Where it is missing, the processor is the model's own without its
@@ -48,14 +50,15 @@ def load_processor(model: str, min_pixels: int | None = None, max_pixels: int | 
         model: folder or hub id.
         min_pixels: images with fewer pixels (height x width) are enlarged.
         max_pixels: images with more pixels are reduced.
+        revision: branch, tag or commit of a hub model; by default its main branch.
 
     Raises:
         ValueError: the folder holds no processor, or a processor of text only.
     """
-    limits = {"min_pixels": min_pixels, "max_pixels": max_pixels}
-    pixels: dict[str, Any] = {key: value for key, value in limits.items() if value is not None}
+    settings = {"min_pixels": min_pixels, "max_pixels": max_pixels, "revision": revision}
+    given: dict[str, Any] = {key: value for key, value in settings.items() if value is not None}
     try:
-        processor = _load_processor(model, pixels)
+        processor = _load_processor(model, given)
     except (OSError, ValueError) as error:
         raise ValueError(
             f"No processor of a vision-language model could be loaded from {model!r} ({error}). A model folder must "
@@ -99,21 +102,21 @@ def without_video(processor_class: Any) -> Any:
     return type(processor_class.__name__, (processor_class,), {"get_attributes": classmethod(lambda cls: list(parts))})
 
 
-def _load_processor(model: str, pixels: dict[str, Any]) -> Any:
+def _load_processor(model: str, settings: dict[str, Any]) -> Any:
     if is_torchvision_available():
         try:
-            return AutoProcessor.from_pretrained(model, **pixels)
+            return AutoProcessor.from_pretrained(model, **settings)
         except (OSError, ValueError) as error:
             # the folder may come from a machine without torchvision, and have no video part
             logger.info("Loading the processor of %s without its video part: %s", model, error)
-    return without_video(_processor_class(model)).from_pretrained(model, **pixels)
+    return without_video(_processor_class(model, settings.get("revision"))).from_pretrained(model, **settings)
 
 
-def _processor_class(model: str) -> Any:
+def _processor_class(model: str, revision: str | None) -> Any:
     """The processor class that transformers registers for the model's architecture."""
     import transformers
 
-    model_type = AutoConfig.from_pretrained(model).model_type
+    model_type = AutoConfig.from_pretrained(model, revision=revision or "main").model_type
     name = PROCESSOR_MAPPING_NAMES.get(model_type)
     if name is None:
         raise ValueError(f"transformers registers no processor for the architecture {model_type!r}")

@@ -30,10 +30,11 @@ def main(argv: Sequence[str] | None = None) -> str:
             recipe.settings.setdefault("ddp_backend", "gloo")
     data_args, training_args, model_args = parse_recipe(recipe, (DataArguments, SFTConfig, ModelConfig))
     model = find_model(model_args.model_name_or_path)
-    processor = load_processor(model, data_args.min_pixels, data_args.max_pixels)
+    processor = load_processor(model, data_args.min_pixels, data_args.max_pixels, model_args.model_revision)
     # reading columns by name is the collator's task; the trainer would drop what the model doesn't take
     training_args.remove_unused_columns = False
     training_args.model_init_kwargs = {
+        "revision": model_args.model_revision,
         "dtype": model_args.dtype,
         "attn_implementation": model_args.attn_implementation,
         **(training_args.model_init_kwargs or {}),

@@ -59,7 +59,7 @@ def prepare(recipe: Recipe) -> Job:
         return job
     job.checkpoint = state.checkpoint
     job.model = find_model(model_args.model_name_or_path)
-    processor = load_processor(job.model, script_args.min_pixels, script_args.max_pixels)
+    processor = load_processor(job.model, script_args.min_pixels, script_args.max_pixels, model_args.model_revision)
     rows, eval_rows, rewards = load_inputs(script_args, trainer_class)
     check_inputs(script_args, training_args.max_prompt_tokens, rows, rewards, processor)
     if training_args.batch_plan:

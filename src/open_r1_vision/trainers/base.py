@@ -250,6 +250,9 @@ class VisionGRPOTrainer(GRPOTrainer):
     # ---- checkpoints
 
     def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
+        checkpoint = Path(self._get_output_dir(trial=trial)) / f"checkpoint-{self.state.global_step}"
+        if self.args.should_save:
+            checkpoints.mark_incomplete(checkpoint)
         limit, self.args.save_total_limit = self.args.save_total_limit, None
         try:
             super()._save_checkpoint(model, trial)
@@ -257,10 +260,9 @@ class VisionGRPOTrainer(GRPOTrainer):
             self.args.save_total_limit = limit
         self.accelerator.wait_for_everyone()
         if self.args.should_save:
-            output_dir = Path(self._get_output_dir(trial=trial))
-            checkpoints.mark_complete(output_dir / f"checkpoint-{self.state.global_step}")
+            checkpoints.mark_complete(checkpoint)
             best = self.state.best_model_checkpoint
-            checkpoints.rotate(output_dir, limit, Path(best) if best else None)
+            checkpoints.rotate(checkpoint.parent, limit, Path(best) if best else None)
         self.accelerator.wait_for_everyone()
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
