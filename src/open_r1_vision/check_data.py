@@ -97,7 +97,7 @@ def _inspect_recipe(recipe_arguments: list[str], split: str, limit: int | None) 
     from open_r1_vision.data.loading import load_rows
     from open_r1_vision.models import find_model, load_processor
     from open_r1_vision.prompts import load_prompt
-    from open_r1_vision.rewards.loading import load_rewards, required_columns, reward_name
+    from open_r1_vision.rewards.loading import columns_by_reward, load_rewards
 
     script, training, model = parse_recipe(recipe, (ScriptArguments, trainer_class.config_class, ModelConfig))
     named = (script.dataset, script.dataset_split, script.dataset_options)
@@ -112,8 +112,7 @@ def _inspect_recipe(recipe_arguments: list[str], split: str, limit: int | None) 
     if limit is not None:
         dataset = dataset.select(range(min(limit, len(dataset))))
     rewards = load_rewards(script.reward_funcs, script.reward_kwargs, dataset.column_names)
-    needs = {reward_name(reward): required_columns(reward) for reward in rewards}
-    needs[trainer_class.__name__] = list(trainer_class.required_columns)
+    needs = {**columns_by_reward(rewards), trainer_class.__name__: list(trainer_class.required_columns)}
     check_columns(dataset, needs)
     return dataset, inspect_rows(
         dataset,

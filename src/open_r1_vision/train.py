@@ -110,13 +110,12 @@ def load_inputs(script_args: Any, trainer_class: Any) -> tuple[Any, Any, list]:
     from open_r1_vision.data.loading import load_rows
     from open_r1_vision.data.rows import add_prompts
     from open_r1_vision.prompts import load_prompt
-    from open_r1_vision.rewards.loading import load_rewards, required_columns, reward_name
+    from open_r1_vision.rewards.loading import columns_by_reward, load_rewards
 
     system_prompt = load_prompt(script_args.system_prompt) if script_args.system_prompt else None
     rows = load_rows(script_args.dataset, script_args.dataset_split, **script_args.dataset_options)
     rewards = load_rewards(script_args.reward_funcs, script_args.reward_kwargs, rows.column_names)
-    needs = {reward_name(reward): required_columns(reward) for reward in rewards}
-    check_columns(rows, {**needs, trainer_class.__name__: trainer_class.required_columns})
+    check_columns(rows, {**columns_by_reward(rewards), trainer_class.__name__: trainer_class.required_columns})
     eval_rows = None
     if script_args.eval_dataset:
         eval_rows = load_rows(
@@ -139,7 +138,7 @@ def check_inputs(
 
     from open_r1_vision.data.checks import inspect_rows
     from open_r1_vision.prompts import load_prompt
-    from open_r1_vision.rewards.loading import required_columns
+    from open_r1_vision.rewards.loading import columns_by_reward
 
     count = min(script_args.check_rows, len(rows))
     problems = []
@@ -149,7 +148,7 @@ def check_inputs(
             processor=processor,
             system_prompt=load_prompt(script_args.system_prompt) if script_args.system_prompt else None,
             max_prompt_tokens=max_prompt_tokens,
-            required_columns=[name for reward in rewards for name in required_columns(reward)],
+            required_columns=[name for columns in columns_by_reward(rewards).values() for name in columns],
         ).problems
     problems = gather_object(problems)
     if problems:

@@ -7,16 +7,7 @@ from importlib import resources
 import datasets
 import pytest
 from PIL import Image
-
-SPECIAL_TOKENS = [
-    "<|endoftext|>",
-    "<|im_start|>",
-    "<|im_end|>",
-    "<|vision_start|>",
-    "<|vision_end|>",
-    "<|image_pad|>",
-    "<|video_pad|>",
-]
+from tiny_models import SPECIAL_TOKENS
 
 
 @pytest.fixture(autouse=True, scope="session")
@@ -53,7 +44,7 @@ def processor():
     tokenizer = Tokenizer(models.BPE({token: index for index, token in enumerate(alphabet)}, []))
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()
-    tokenizer.add_special_tokens(SPECIAL_TOKENS)
+    tokenizer.add_special_tokens(list(SPECIAL_TOKENS))
     return without_video(Qwen2_5_VLProcessor)(
         image_processor=Qwen2VLImageProcessorPil(min_pixels=28 * 28, max_pixels=1_000_000),
         tokenizer=PreTrainedTokenizerFast(

@@ -78,6 +78,11 @@ def required_columns(reward: Callable[..., Any]) -> list[str]:
     ]
 
 
+def columns_by_reward(rewards: Iterable[Callable[..., Any]]) -> dict[str, list[str]]:
+    """Which columns each reward needs, by the reward's name."""
+    return {reward_name(reward): required_columns(reward) for reward in rewards}
+
+
 def checked(reward: Callable[..., Any]) -> Callable[..., Any]:
     """Wrap a reward, sync or async, so that what it does wrong is reported with its name and the rows.
 
