@@ -21,6 +21,8 @@ from open_r1_vision.trainers.callbacks import RequireDeepSpeedCallback
 STEPS = 5
 TEXT_ROWS = [7, 8]
 ENGINES = ("ddp", "zero2", "zero3")
+#: Where the first of two engines leaves its log for the other.
+HINT_LOGS = pytest.StashKey[list]()
 
 
 def prepare(folder, model, engine, **settings):
@@ -209,6 +211,63 @@ def test_held_out_evaluation_is_that_of_one_process(captions, tiny_model):
         held_out = add_prompts(rows_from_list(rows("test", 5, [2])))
         generate = GreedyGenerator(model)
         assert evaluations[step] == evaluate(generate, held_out, reader=EchoReader(), max_new_tokens=6)
+
+
+@pytest.fixture(scope="module", params=["ddp", "zero3"])
+def hints(request, tiny_model, tmp_path_factory):
+    """Folder of a run with 3 groups of 4 completions a step, so that the second group is on both processes."""
+    folder = tmp_path_factory.mktemp(f"hints_{request.param}")
+    recipe = prepare(
+        folder,
+        tiny_model,
+        request.param,
+        trainer="open_r1_vision.trainers.HintGRPOTrainer",
+        hint_gate="processes.level_gate",
+        dataset="processes.hinted_rows",
+        dataset_options={"texts": [1, 3]},
+        prompts_per_step=3,
+        max_completions_per_device=6,
+        max_steps=2,
+        beta=0.0,
+        log_completions=True,
+    )
+    succeed(run_train(recipe))
+    return folder / "run"
+
+
+def test_hints_across_processes(hints):
+    """In step 1 process 0 has a share in one group that is sampled again, process 1 in two; in step 2 it is (1, 1)."""
+    levels = {1: [0] * 4 + [1] * 4 + [2] * 4, 2: [0] * 4 + [0] * 4 + [1] * 4}
+    starts = {0: "", 1: "<think>1.", 2: "<think>1. 2."}
+    log = json.loads((hints / "checkpoint-2" / "trainer_state.json").read_text())["log_history"]
+    for step in (1, 2):
+        table = pyarrow.parquet.read_table(hints / "completions" / f"completions_{step:05d}.parquet").to_pydict()
+        assert table["hint_level"] == levels[step]
+        assert table["hint"] == [starts[level] for level in levels[step]]
+        texts = [completion[-1]["content"] for completion in table["completion"]]
+        problems = [prompt[-1]["content"][-1]["text"] for prompt in table["prompt"]]
+        # rewards see what was generated, not the hint
+        rewards = [checksum(text, problem) for text, problem in zip(texts, problems, strict=True)]
+        assert table["text_reward"] == pytest.approx(rewards)
+        assert not any(text.startswith("<think>1.") for text in texts)
+        # the baseline is that of four completions of one level
+        for index in range(0, 12, 4):
+            group = torch.tensor(rewards[index : index + 4])
+            advantages = (group - group.mean()) / (group.std() + 1e-4)
+            assert table["advantage"][index : index + 4] == pytest.approx(advantages.tolist(), abs=1e-3)
+        assert log[step - 1]["hints/unsolved"] == pytest.approx([0, 2 / 3][step - 1])
+        assert log[step - 1]["hints/rows_without_steps"] == pytest.approx([0, 1 / 3][step - 1])
+        assert log[step - 1]["completions/max_length"] <= 6
+
+
+def test_hints_under_both_engines_agree(hints, request):
+    """The same sampled text and the same gradients, whichever engine asks."""
+    log = json.loads((hints / "checkpoint-2" / "trainer_state.json").read_text())["log_history"]
+    measured = [(entry["grad_norm"], entry["reward"], entry["completions/mean_length"]) for entry in log[:2]]
+    seen = request.config.stash.setdefault(HINT_LOGS, measured)
+    for values, expected in zip(measured, seen, strict=True):
+        assert values == pytest.approx(expected, rel=1e-4)
+    assert min(grad_norm for grad_norm, *_ in measured) > 0.01
 
 
 @pytest.mark.slow

@@ -7,10 +7,28 @@ The trainers can be imported from here; they are loaded at first use, since torc
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from open_r1_vision.trainers import CaptionGRPOConfig, CaptionGRPOTrainer, VisionGRPOConfig, VisionGRPOTrainer
+    from open_r1_vision.trainers import (
+        CaptionGRPOConfig,
+        CaptionGRPOTrainer,
+        HintCaptionGRPOConfig,
+        HintCaptionGRPOTrainer,
+        HintGRPOConfig,
+        HintGRPOTrainer,
+        VisionGRPOConfig,
+        VisionGRPOTrainer,
+    )
 
 __version__ = "0.1.0"
-__all__ = ["CaptionGRPOConfig", "CaptionGRPOTrainer", "VisionGRPOConfig", "VisionGRPOTrainer"]
+__all__ = [
+    "CaptionGRPOConfig",
+    "CaptionGRPOTrainer",
+    "HintCaptionGRPOConfig",
+    "HintCaptionGRPOTrainer",
+    "HintGRPOConfig",
+    "HintGRPOTrainer",
+    "VisionGRPOConfig",
+    "VisionGRPOTrainer",
+]
 
 
 def __getattr__(name: str) -> Any:

@@ -15,9 +15,10 @@ from trl.generation.vllm_generation import VLLMGeneration
 from trl.trainer import grpo_trainer
 from trl.trainer.utils import RepeatSampler
 
-from open_r1_vision.trainers import CaptionGRPOTrainer, VisionGRPOTrainer
+from open_r1_vision.trainers import CaptionGRPOTrainer, HintGRPOTrainer, VisionGRPOTrainer
 from open_r1_vision.trainers import base as base_module
 from open_r1_vision.trainers import caption as caption_module
+from open_r1_vision.trainers import hint as hint_module
 
 #: Methods that we override or call, with their parameters.
 METHODS = {
@@ -37,6 +38,8 @@ METHODS = {
     "_save_checkpoint": "self, model, trial",
     "_load_from_checkpoint": "self, resume_from_checkpoint, model",
     "_load_best_model": "self",
+    "_save_optimizer_and_scheduler": "self, output_dir",
+    "_load_optimizer_and_scheduler": "self, checkpoint",
     "_get_output_dir": "self, trial",
     "add_callback": "self, callback",
 }
@@ -58,6 +61,7 @@ ATTRIBUTES = {
     "log_multimodal",
     "model",
     "processing_class",
+    "max_completion_length",
     "ref_model",
     "state",
     "use_vllm",
@@ -75,7 +79,11 @@ VLLM_ATTRIBUTES = {
     "top_k",
     "top_p",
 }
-TRAINERS = [(VisionGRPOTrainer, GRPOTrainer, base_module), (CaptionGRPOTrainer, VisionGRPOTrainer, caption_module)]
+TRAINERS = [
+    (VisionGRPOTrainer, GRPOTrainer, base_module),
+    (CaptionGRPOTrainer, VisionGRPOTrainer, caption_module),
+    (HintGRPOTrainer, VisionGRPOTrainer, hint_module),
+]
 MOVED = f"TRL {trl.__version__} moved what open_r1_vision builds on: "
 
 
@@ -154,7 +162,7 @@ def test_the_lists_above_are_complete():
             if isinstance(node, ast.Attribute) and ast.unparse(node.value) in ("self", "super()"):
                 used.add(node.attr)
     inherited = attributes_set(*(cls for cls in GRPOTrainer.__mro__ if cls is not object))
-    own = attributes_set(VisionGRPOTrainer, CaptionGRPOTrainer) - inherited
+    own = attributes_set(*(cls for cls, _, _ in TRAINERS)) - inherited
     assert used - own == METHODS.keys() | ATTRIBUTES
 
 

@@ -1,14 +1,15 @@
 # SPDX-License-Identifier: Apache-2.0
 """Colocated vLLM, by a stand-in for TRL's backend: what it is given, and when its image features are forgotten."""
 
+import functools
 from types import SimpleNamespace
 
 import pytest
-from tiny_models import END, IDS, VISION_IDS, make_trainer, options, recording, rows
+from tiny_models import END, IDS, VISION_IDS, build_tokenizer, make_trainer, options, recording, rows
 from trl import GRPOTrainer
 from trl.trainer import grpo_trainer
 
-from open_r1_vision.trainers import VisionGRPOTrainer
+from open_r1_vision.trainers import HintGRPOConfig, HintGRPOTrainer, VisionGRPOTrainer
 from open_r1_vision.trainers.base import collapse_runs
 
 IMAGE = IDS["<|image_pad|>"]
@@ -40,9 +41,10 @@ class FakeVLLM:
 def make_with_vllm(monkeypatch, any_model, tmp_path):
     monkeypatch.setattr(grpo_trainer, "VLLMGeneration", FakeVLLM)
 
-    def build(trainer_class, dataset, **settings):
-        args = options(tmp_path, use_vllm=True, vllm_mode="colocate", **settings)
-        return make_trainer(recording(trainer_class), any_model, args, dataset)
+    def build(trainer_class, dataset, config_class=None, gate=None, **settings):
+        args = options(tmp_path, config_class, use_vllm=True, vllm_mode="colocate", **settings)
+        extra = {"gate": gate} if gate else {}
+        return make_trainer(recording(trainer_class), any_model, args, dataset, **extra)
 
     return build
 
@@ -69,6 +71,42 @@ def test_vllm_forgets_image_features_when_the_weights_change(make_with_vllm):
     ours = make_with_vllm(VisionGRPOTrainer, rows(1, 1))
     ours.train()
     assert ours.vllm_generation.events == ["reset", "sync", "generate"] * 2
+
+
+def test_vllm_goes_on_from_hints(make_with_vllm):
+    """Placeholders stay single, the hint stands at the end, and its tokens get log-probability 0, outside the loss."""
+    dataset = rows(2, 0).add_column("reasoning_steps", [["One.", "Two.", "Three."]] * 2)
+
+    def gate(hint, problem, **columns):
+        return [float("please" not in question or bool(start)) for start, question in zip(hint, problem, strict=True)]
+
+    build = functools.partial(make_with_vllm, config_class=HintGRPOConfig, shuffle_dataset=False, max_steps=1)
+    trainer = build(HintGRPOTrainer, dataset, max_completion_length=6, gate=gate)
+    trainer.train()
+    fake = trainer.vllm_generation
+    assert fake.events == ["reset", "sync", "generate", "generate"]
+    hint = build_tokenizer()("<think>One.")["input_ids"]
+    assert fake.prompts[1] == [ids + hint for ids in fake.prompts[0][2:]]
+    (output,) = trainer.outputs
+    reply = [32, 33, END]
+    padding = [256] * len(hint)
+    assert output["completion_ids"].tolist() == [reply + padding] * 2 + [hint + reply] * 2
+    assert output["sampling_per_token_logps"][2].tolist() == [0.0] * len(hint) + [-5.0] * 3
+    loss = output["completion_mask"] * output["tool_mask"]
+    assert loss.tolist() == [[1] * 3 + [0] * len(hint)] * 2 + [[0] * len(hint) + [1] * 3] * 2
+
+    # a context that has room for level 1 of the longer row, not for level 2
+    level_1 = max(map(len, trainer.outputs[0]["prompt_mask"])) + len(hint) + 6
+    trainer = build(
+        HintGRPOTrainer,
+        dataset,
+        max_completion_length=6,
+        gate=lambda hint, **_: [0.0] * len(hint),
+        vllm_max_model_length=level_1,
+    )
+    trainer.train()
+    assert trainer.state.log_history[0]["hints/too_long"] > 0
+    assert [len(prompts) for prompts in trainer.vllm_generation.prompts] == [4, 4, 2]
 
 
 def test_vllm_never_samples_vision_tokens(make_with_vllm):

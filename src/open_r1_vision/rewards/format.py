@@ -17,12 +17,17 @@ from open_r1_vision.rewards.tags import is_sequence_of_sections
 
 
 def format_reward(
-    completions: Sequence[Completion], *, sections: Sequence[str] = ("info", "think", "answer"), **columns: Any
+    completions: Sequence[Completion],
+    hint: Sequence[str] | None = None,
+    *,
+    sections: Sequence[str] = ("info", "think", "answer"),
+    **columns: Any,
 ) -> list[float | None]:
     """Reward completions that consist of the given sections and nothing else.
 
     Args:
         completions: strings or TRL's message lists, one for each row.
+        hint: the text that each response was given to start with, which counts as its own; None for none.
         sections: the tags in order; `("think", "answer")` is the format of R1.
         columns: further columns of the rows; not used.
 
@@ -30,4 +35,7 @@ def format_reward(
         1.0 or 0.0 for each completion.
     """
     tags = tuple(sections)
-    return [float(is_sequence_of_sections(completion_text(completion), tags)) for completion in completions]
+    texts = [completion_text(completion) for completion in completions]
+    if hint is not None:
+        texts = [start + text for start, text in zip(hint, texts, strict=True)]
+    return [float(is_sequence_of_sections(text, tags)) for text in texts]

@@ -14,7 +14,7 @@ from open_r1_vision.importing import import_callable
 #: What the trainer passes to a reward besides the columns of the data set.
 RUNTIME_COLUMNS = frozenset(
     ("prompts", "completions", "completion_ids", "trainer_state", "log_extra", "log_metric", "environments")
-    + ("caption", "caption_answer")
+    + ("caption", "caption_answer", "hint", "hint_level")
 )
 #: The row schema.
 ROW_COLUMNS = frozenset(
@@ -83,8 +83,12 @@ def columns_by_reward(rewards: Iterable[Callable[..., Any]]) -> dict[str, list[s
     return {reward_name(reward): required_columns(reward) for reward in rewards}
 
 
-def checked(reward: Callable[..., Any]) -> Callable[..., Any]:
+def checked(reward: Callable[..., Any], role: str = "reward") -> Callable[..., Any]:
     """Wrap a reward, sync or async, so that what it does wrong is reported with its name and the rows.
+
+    Args:
+        reward: a reward, or another function that scores completions as a reward does.
+        role: what messages call it.
 
     The wrapper has the reward's name and signature, is async if the reward is, and expects the batch's completions as
     the keyword `completions` or as first argument.
@@ -94,20 +98,21 @@ def checked(reward: Callable[..., Any]) -> Callable[..., Any]:
         ValueError: when called, if it does not return a list with one finite number or None for each completion.
     """
     name = reward_name(reward)
+    described = f"{role} {name!r}"
 
     async def call_async(*args: Any, **columns: Any) -> list[float | None]:
         try:
             rewards = await reward(*args, **columns)
         except Exception as error:
-            raise RuntimeError(_failure(name, error, columns)) from error
-        return _check(name, rewards, args, columns)
+            raise RuntimeError(_failure(described, error, columns)) from error
+        return _check(described, rewards, args, columns)
 
     def call(*args: Any, **columns: Any) -> list[float | None]:
         try:
             rewards = reward(*args, **columns)
         except Exception as error:
-            raise RuntimeError(_failure(name, error, columns)) from error
-        return _check(name, rewards, args, columns)
+            raise RuntimeError(_failure(described, error, columns)) from error
+        return _check(described, rewards, args, columns)
 
     wrapper = functools.wraps(reward)(call_async if _is_async(reward) else call)
     wrapper.__name__ = name
@@ -151,7 +156,7 @@ def _is_async(reward: Callable[..., Any]) -> bool:
 def _check(name: str, rewards: Any, args: tuple, columns: Mapping[str, Any]) -> list[float | None]:
     if not isinstance(rewards, list):
         raise ValueError(
-            f"The reward {name!r} returned a {type(rewards).__name__} for {_rows(columns)}. Return a list with one "
+            f"The {name} returned a {type(rewards).__name__} for {_rows(columns)}. Return a list with one "
             "number or None for each completion."
         )
     batch = (
@@ -159,13 +164,13 @@ def _check(name: str, rewards: Any, args: tuple, columns: Mapping[str, Any]) -> 
     )
     if len(rewards) != len(batch):
         raise ValueError(
-            f"The reward {name!r} returned {len(rewards)} values for {len(batch)} completions, {_rows(columns)}. "
+            f"The {name} returned {len(rewards)} values for {len(batch)} completions, {_rows(columns)}. "
             "Return one number for each completion, and None for one that is not scored."
         )
     for index, value in enumerate(rewards):
         if value is not None and not (isinstance(value, numbers.Real) and math.isfinite(value)):
             raise ValueError(
-                f"The reward {name!r} returned {value!r:.100} for {_row(columns, index)}. Return a finite number, or "
+                f"The {name} returned {value!r:.100} for {_row(columns, index)}. Return a finite number, or "
                 "None if the completion is not scored."
             )
     return rewards
@@ -173,7 +178,7 @@ def _check(name: str, rewards: Any, args: tuple, columns: Mapping[str, Any]) -> 
 
 def _failure(name: str, error: Exception, columns: Mapping[str, Any]) -> str:
     return (
-        f"The reward {name!r} raised {type(error).__name__} for {_rows(columns)}: {error}. Correct the function or "
+        f"The {name} raised {type(error).__name__} for {_rows(columns)}: {error}. Correct the function or "
         "the rows, or let it return None for a completion that it can't score."
     )
 

@@ -3,6 +3,21 @@
 
 from open_r1_vision.trainers.base import VisionGRPOTrainer
 from open_r1_vision.trainers.caption import CaptionGRPOTrainer
-from open_r1_vision.trainers.config import CaptionGRPOConfig, VisionGRPOConfig
+from open_r1_vision.trainers.config import (
+    CaptionGRPOConfig,
+    HintCaptionGRPOConfig,
+    HintGRPOConfig,
+    VisionGRPOConfig,
+)
+from open_r1_vision.trainers.hint import HintCaptionGRPOTrainer, HintGRPOTrainer
 
-__all__ = ["CaptionGRPOConfig", "CaptionGRPOTrainer", "VisionGRPOConfig", "VisionGRPOTrainer"]
+__all__ = [
+    "CaptionGRPOConfig",
+    "CaptionGRPOTrainer",
+    "HintCaptionGRPOConfig",
+    "HintCaptionGRPOTrainer",
+    "HintGRPOConfig",
+    "HintGRPOTrainer",
+    "VisionGRPOConfig",
+    "VisionGRPOTrainer",
+]

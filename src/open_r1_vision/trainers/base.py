@@ -124,10 +124,14 @@ class VisionGRPOTrainer(GRPOTrainer):
         Returns:
             One reply for each chat, without special tokens.
         """
-        prompt_ids, images, fields = super()._tokenize_prompts(prompts)
+        prompt_ids, images, fields = self._encode(prompts)
         with self._greedy(max_new_tokens):
             completion_ids, _ = self._generate_single_turn(prompt_ids, images, fields, num_generations=1)
         return self._tokenizer.batch_decode(completion_ids, skip_special_tokens=True)
+
+    def _encode(self, chats: list) -> tuple:
+        """Token ids, images and multimodal fields of any chats, not of the batch's rows alone."""
+        return super()._tokenize_prompts(chats)
 
     @contextmanager
     def _greedy(self, max_new_tokens: int) -> Iterator[None]:

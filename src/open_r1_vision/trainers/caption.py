@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """CaptionGRPOTrainer: captions that are worth reading (Visionary-R1)."""
 
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from transformers import PreTrainedModel
@@ -41,7 +41,7 @@ class CaptionGRPOTrainer(VisionGRPOTrainer):
         "id": "2505.14677",
     }
 
-    config_class = CaptionGRPOConfig
+    config_class: ClassVar[type[CaptionGRPOConfig]] = CaptionGRPOConfig
     required_columns = ("images", "problem", "solution", "problem_type")
 
     def __init__(
@@ -62,7 +62,9 @@ class CaptionGRPOTrainer(VisionGRPOTrainer):
     def _calculate_rewards(
         self, inputs: list[dict], prompts: list, completions: list, completion_ids_list: list
     ) -> torch.Tensor:
-        captions = [extract_caption(completion_text(completion)) for completion in completions]
+        # a hint may begin the caption, see HintCaptionGRPOTrainer
+        texts = [row.get("hint", "") + completion_text(text) for row, text in zip(inputs, completions, strict=True)]
+        captions = [extract_caption(text) for text in texts]
         with self.timed("reading"):
             readings = self.reader.read(captions, [row["problem"] for row in inputs])
         if len(readings) != len(captions):
