@@ -159,6 +159,42 @@ def test_geoqa_golds_are_told_apart(gold, problem_type):
     assert [score_answer(answer, gold, problem_type) for answer in ("8", "65", "2")] == [0, 0, 0]
 
 
+#: Golds as they stand in GeoQA's test set, what a model may write for them, and what is wrong.
+GEOQA = [
+    (
+        "8√{3}",
+        [r"$8\sqrt{3}$", r"8\sqrt3", "8√3", r"8 \cdot \sqrt{3}", "8*sqrt(3)", "13.8564064606", r"8\sqrt{3} cm"],
+        "8√2",
+    ),
+    ("65π", [r"65\pi", r"65\pi\text{ cm}^2", "65 pi", "204.2035224833"], "65.0"),
+    ("π", [r"\pi", "3.14159265359"], "1"),
+    ("2√{2}-2", [r"2\sqrt{2}-2", r"2(\sqrt{2}-1)", "2√2 − 2", "0.8284271247"], r"2\sqrt{2}"),
+    ("140°", [r"140^\circ", r"$140^{\circ}$", "140", "140 degrees", "140度", "140∘"], "14°"),
+    (
+        "2√{2}海里",
+        [r"2\sqrt{2}", "2√2", r"$2\sqrt{2}$ nautical miles", r"2\sqrt{2}\text{ nautical miles}", "2√2 海里", "√8 nmi"],
+        "2√2 km",
+    ),
+    ("16π平方米", [r"16\pi", r"16\pi \text{ m}^2", "16π square meters", "16π m²"], "16 m²"),
+    ("2400πcm^{2}", [r"2400\pi", r"2400\pi \text{ cm}^2", "2400π平方厘米"], "2400"),
+    ("4√{3}cm²", [r"4\sqrt{3}", r"4\sqrt{3}\ \mathrm{cm}^2", "4√3 square centimeters"], "4√3 cm"),
+    (r"\frac{10√{3}}{3}m", [r"\frac{10\sqrt{3}}{3}", r"\frac{10}{\sqrt{3}} \text{ m}", "10√3/3"], "10"),
+    (r"\frac{6}{5}√{10}", [r"\frac{6\sqrt{10}}{5}", r"1.2\sqrt{10}"], r"\frac{6}{5}"),
+    ("(√{3}+1)小时", [r"\sqrt{3}+1", r"(1+\sqrt{3}) \text{ hours}"], "√3 hours"),
+    (r"\frac{4}{3}米", [r"\frac43", "4/3 m", r"\frac{4}{3} \text{ meters}"], "4 m"),
+    ("400cm²", ["400", r"400 \text{ cm}^2", "400平方厘米", "400 square units"], "400 cm"),
+    ("5cm^2^", ["5", "5 cm²"], "2"),
+    ("6.00米", ["6", "6 m", "6.00"], "600 cm"),
+]
+
+
+@pytest.mark.parametrize("problem_type", ["math", None])
+@pytest.mark.parametrize(("gold", "right", "wrong"), GEOQA)
+def test_geoqa_golds_equal_what_a_model_writes_for_them(gold, right, wrong, problem_type):
+    assert [answer for answer in (gold, *right) if score_answer(answer, gold, problem_type) != 1] == []
+    assert score_answer(wrong, gold, problem_type) == 0
+
+
 @pytest.mark.parametrize(
     ("gold", "problem_type", "problem", "expected"),
     [

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 import pytest
 
-from open_r1_vision.rewards.choices import parse_options, same_choice
+from open_r1_vision.rewards.choices import parse_options, same_choice, split_options
 
 ANIMALS = {"A": "dog", "B": "cat", "C": "a cow"}
 
@@ -23,6 +23,20 @@ ANIMALS = {"A": "dog", "B": "cat", "C": "a cow"}
 )
 def test_options(problem, expected):
     assert parse_options(problem) == expected
+
+
+@pytest.mark.parametrize(
+    ("problem", "before", "behind"),
+    [
+        ("Which?\nA. dog\nB. cat\n\nAnswer with the letter.", "Which?\n", "\nAnswer with the letter."),
+        ("find AB.\nA. 140°\nB. 150°", "find AB.\n", ""),
+        ("Which? A) dog B) cat\nPlease.", "Which? ", "Please."),
+        ("Which?\nA.\n dog\nB.\n cat\nNow.", "Which?\n", "Now."),
+        ("Which?", "Which?", ""),
+    ],
+)
+def test_what_stands_around_the_options(problem, before, behind):
+    assert split_options(problem) == (before, parse_options(problem), behind)
 
 
 @pytest.mark.parametrize("gold", ["B", "(B)", "B. cat", "cat"])

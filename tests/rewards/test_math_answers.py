@@ -7,7 +7,7 @@ import time
 import pytest
 
 from open_r1_vision.rewards import math_answers
-from open_r1_vision.rewards.math_answers import same_expression, to_latex
+from open_r1_vision.rewards.math_answers import is_constant, same_expression, split_unit, to_latex
 
 
 @pytest.mark.parametrize(
@@ -60,10 +60,53 @@ def test_to_latex(text, expected):
         ("1 1/2", r"\frac{3}{2}", True),
         ("dog", "god", False),
         (r"8\sqrt{3", "8", False),
+        ("12√3 cm", "12√{3}m", False),
+        ("12√3 cm", "12√{3}厘米", True),
+        (r"16\pi \text{ m}^2", "16π平方米", True),
+        (r"16\pi \text{ m}", "16π平方米", False),
+        (r"\sqrt{25} cm", "5 cm", True),
+        (r"\sqrt{25} cm", "5 m", False),
+        ("2πr", "2π", False),
     ],
 )
 def test_same_expression(answer, gold, expected):
     assert same_expression(answer, gold) is expected
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("8√{3}cm", ("8√{3}", "cm")),
+        (r"$8\sqrt{3}$ nautical miles", (r"8\sqrt{3}", "nmi")),
+        (r"4\sqrt{3}\ \mathrm{cm}^2", (r"4\sqrt{3}", "cm2")),
+        ("2400πcm^{2}", ("2400π", "cm2")),
+        ("(√{3}+1)小时", ("(√{3}+1)", "h")),
+        ("8 pi m", ("8 pi", "m")),
+        ("8√{3} units", ("8√{3}", "")),
+        ("140°", ("140", "°")),
+    ]
+    + [
+        (text, (text, ""))
+        for text in ("8√{3}", "8√{3}x", "8√{3} - m", "x+3m", "8√{3} cm or 8", "5 pints", "cm", "", "$x$")
+    ],
+)
+def test_split_unit(text, expected):
+    assert split_unit(text) == expected
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["7", "-7 cm", "3 red apples", "8√{3}", "√3 cm", "60√{3}+1", r"$\frac{10√{3}}{3}$ m", "π", "-2 pi", "10/√3"],
+)
+def test_constants(text):
+    assert is_constant(text)
+
+
+@pytest.mark.parametrize(
+    "text", ["", "cm", "7 or 8", "7, 8", "7 8", "5-3", "1:2", "x", "2πr", "x=√3", "√3 or √2", "√3 √2 8 9", "±√3", "√x"]
+)
+def test_what_is_no_constant(text):
+    assert not is_constant(text)
 
 
 def test_gold_is_the_first_argument_of_verify():
@@ -75,6 +118,8 @@ def test_gold_is_the_first_argument_of_verify():
 def test_plain_cases_need_no_process(monkeypatch):
     monkeypatch.setattr(math_answers, "_verify", lambda *args: pytest.fail("a process was asked"))
     assert same_expression("8√{3}", "8 √{3}")
+    assert same_expression("8√{3} cm", "8√{3}厘米")
+    assert not same_expression("8√{3} cm", "8√{3} m")
     assert same_expression("7", "7.0")
     assert not same_expression("7", "8")
     assert not same_expression("cat", "x^2")

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 import pytest
 
-from open_r1_vision.rewards.numbers import Number, numbers_equal, parse_number
+from open_r1_vision.rewards.numbers import Number, numbers_equal, parse_known_unit, parse_number
 
 
 @pytest.mark.parametrize(
@@ -43,6 +43,12 @@ from open_r1_vision.rewards.numbers import Number, numbers_equal, parse_number
         ("3 Apples", 3, "apple"),
         ("3 red apples", 3, "red apple"),
         ("3个", 3, "个"),
+        (r"\frac35", 0.6, ""),
+        (r"1\frac12 \text{cm}", 1.5, "cm"),
+        ("140∘", 140, "°"),
+        ("5cm^2^", 5, "cm2"),
+        ("3 units", 3, ""),
+        ("3 square units", 3, ""),
     ],
 )
 def test_numbers(text, value, unit):
@@ -89,7 +95,7 @@ def test_numbers(text, value, unit):
         "2√{2}-2",
     ]
     + ["65 pi", "7 squared", "7 half", "7万", "٣", "½", "7\x00", "\x00", "10^10^10", "9**9**9", "1" * 101, "7 a b c d"]
-    + ["the answer is 7", "x = 7", "$5 cm"],
+    + ["the answer is 7", "x = 7", "$5 cm", r"\frac123", "7 m/", "7 m/s/h", "7 units/s"],
 )
 def test_not_numbers(text):
     assert parse_number(text) is None
@@ -112,6 +118,9 @@ def test_not_numbers(text):
         ("12%", "0.12 cm", False),
         ("3 apples", "3 pears", False),
         ("3 apples", "3 apple", True),
+        ("3 units", "3 cm", True),
+        ("9米", "9 m", True),
+        ("9米", "9 cm", False),
         ("0", "-0.0", True),
     ],
 )
@@ -146,3 +155,35 @@ def test_neighbours_of_a_long_number_differ():
 )
 def test_words_that_change_the_number_are_no_units(text):
     assert parse_number(text) is None
+
+
+@pytest.mark.parametrize(
+    ("symbol", "spellings"),
+    [
+        ("mm", ["mm", "millimeters", "毫米"]),
+        ("cm", ["cm", "cm.", "centimetre", "厘米", r"\text{ cm}"]),
+        ("dm", ["decimeters", "分米"]),
+        ("m", ["meters", "metres", "米", r"\mathrm{m}"]),
+        ("km", ["kilometers", "千米", "公里"]),
+        ("nmi", ["nautical miles", "nautical mile", "nmi", "海里"]),
+        ("cm2", ["cm^2", "cm²", "cm^{2}", "cm2", "cm^2^", "square centimeters", "sq cm", "square cm", "平方厘米"]),
+        ("m3", ["m^3", "cubic metres", "立方米"]),
+        ("ft2", ["square feet", "square foot", "sq ft"]),
+        ("°", ["°", "degrees", "度", r"^\circ"]),
+        ("¥", ["¥", "yuan", "元"]),
+        ("s", ["s", "seconds", "秒"]),
+        ("h", ["h", "hours", "小时"]),
+        ("km/h", ["km/h", "kilometers/hour", "千米/小时"]),
+        ("kg", ["kg", "kilograms", "千克", "公斤"]),
+        ("L", ["L", "l", "liters", "升"]),
+        ("", ["units", "unit", "square units"]),
+    ],
+)
+def test_a_unit_is_the_same_in_symbols_words_and_chinese(symbol, spellings):
+    assert [parse_known_unit(spelling) for spelling in spellings] == [symbol] * len(spellings)
+    assert [parse_number(f"7 {spelling}") for spelling in spellings] == [Number(7, symbol)] * len(spellings)
+
+
+@pytest.mark.parametrize("text", ["", " ", "apples", "个", "x", "cm or m", "m/", "units/s", "2", "万", "m" * 200])
+def test_units_that_are_not_known(text):
+    assert parse_known_unit(text) is None

@@ -101,12 +101,16 @@ def _load_files(files: list[Path], source: str) -> Dataset:
             f"{', '.join(file.name for file in files[:8])} can't be read together: give parquet files, or JSON and "
             "JSONL files."
         )
-    rows = [row for file in files for row in _read_json(file)]
+    rows = [row for file in files for row in read_json(file)]
     return rows_from_list(rows, source, files[0].parent)
 
 
-def _read_json(file: Path) -> list[dict]:
-    """The rows of a file that holds a JSON list of objects, or one object per line."""
+def read_json(file: Path) -> list[dict]:
+    """The rows of a file that holds a JSON list of objects, or one object per line.
+
+    Raises:
+        ValueError: a line is not JSON, or something that is no object stands where a row must.
+    """
     text = file.read_text(encoding="utf-8-sig")
     is_list = text.lstrip().startswith("[")
     chunks = [text] if is_list else text.split("\n")

@@ -30,6 +30,14 @@ def parse_options(problem: str) -> dict[str, str]:
     Returns:
         Text by letter, or an empty dictionary when there are not at least two options.
     """
+    return split_options(problem)[1]
+
+
+def split_options(problem: str) -> tuple[str, dict[str, str], str]:
+    """What stands before the options of a multiple-choice question, the options, and what stands behind them.
+
+    The last option ends with its line. Without options (see :func:`parse_options`) all stands before.
+    """
     for pattern in _MARKERS:
         runs: list[list[re.Match[str]]] = [[]]
         for marker in pattern.finditer(problem):
@@ -43,9 +51,10 @@ def parse_options(problem: str) -> dict[str, str]:
             run = lists[-1]
             ends = [*(marker.start() for marker in run[1:]), len(problem)]
             texts = [problem[marker.end() : end].strip() for marker, end in zip(run, ends, strict=True)]
-            texts[-1] = texts[-1].partition("\n")[0]
-            return {marker[1] or marker[2]: text.rstrip(" ,;") for marker, text in zip(run, texts, strict=True)}
-    return {}
+            texts[-1], _, behind = texts[-1].partition("\n")
+            options = {marker[1] or marker[2]: text.rstrip(" ,;") for marker, text in zip(run, texts, strict=True)}
+            return problem[: run[0].start()], options, behind
+    return problem, {}, ""
 
 
 def is_letter(text: str) -> bool:

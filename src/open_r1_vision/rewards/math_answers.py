@@ -2,9 +2,11 @@
 r"""When two texts are the same mathematical expression.
 
 Equal texts and plain numbers are decided here; the rest is math-verify's `verify(gold, answer)`, which is not
-symmetric. Both are turned into LaTeX first (`8√{3}` to `8\sqrt{3}`, `65π` to `65\pi`, no unit in Chinese at the end)
-and put between dollar signs, without which math-verify reads the first number it finds: `8√{3}` as 8. `5 m` is a
-length, not a product, for math-verify as for us.
+symmetric. Both are turned into LaTeX first (`8√{3}` to `8\sqrt{3}`, `65π` to `65\pi`) and put between dollar signs,
+without which math-verify reads the first number it finds: `8√{3}` as 8.
+
+A unit behind a constant is taken off and compared as that of a number: `8√{3} cm` equals `8√{3}` and `8√{3}厘米`, not
+`8√{3} m`. `5 m` is a length, not a product, for math-verify as for us.
 
 SymPy may compute forever on an answer like `10^{10^{10}}`, in C code that no exception interrupts, and math-verify's
 own time limit needs the main thread. So it runs in a process of its own, started when first needed and ended at the
@@ -20,7 +22,7 @@ import subprocess
 import sys
 import threading
 
-from open_r1_vision.rewards.numbers import numbers_equal, parse_number
+from open_r1_vision.rewards.numbers import numbers_equal, parse_known_unit, parse_number
 
 logger = logging.getLogger(__name__)
 
@@ -33,6 +35,7 @@ MAX_EXPRESSION_CHARS = 1_000
 _LATEX = {
     "π": r"\pi ",
     "°": r"^\circ ",
+    "∘": r"^\circ ",
     "×": r"\times ",
     "÷": r"\div ",
     "·": r"\cdot ",
@@ -53,6 +56,14 @@ _SPELLED_PI = re.compile(r"(?<![\\A-Za-z])pi(?![A-Za-z])")
 _WORDS = re.compile(r"[A-Za-z]{3,}(?:\s+[A-Za-z]+)*")
 _NUMBERS_IN_A_ROW = re.compile(r"\d\s+\d+(?![\d\s]*/)")
 _SIGNS = re.compile(r"[\\^=√<>≤≥±∞π°]")
+#: The longest start of a text that can be a constant, and how it ends where a unit may follow.
+_CONSTANT = re.compile(
+    r"(?:\\(?:sqrt|[dt]?frac|pi|cdot|times|div|left|right)(?![A-Za-z])|(?:sqrt|pi)(?![A-Za-z])|\\[,;:! ]"
+    r"|[\d\s.+\-−*/^(){}√π×÷·~])*",
+    re.ASCII,
+)
+_ENDS_A_VALUE = re.compile(r"(?:[\d)}π]|pi)$", re.ASCII)
+_IRRATIONAL = re.compile(r"√|sqrt|π|pi|frac")
 
 
 def looks_like_math(text: str) -> bool:
@@ -65,17 +76,44 @@ def same_expression(answer: str, gold: str) -> bool:
 
     Works in any thread and after a fork.
     """
-    if "".join(answer.split()) == "".join(gold.split()):
+    if _same_text(answer, gold):
         return True
     number, gold_number = parse_number(answer), parse_number(gold)
     if number is not None and gold_number is not None:
         return numbers_equal(number, gold_number)
+    (answer, unit), (gold, gold_unit) = split_unit(answer), split_unit(gold)
+    if unit and gold_unit and unit != gold_unit:
+        return False
+    if _same_text(answer, gold):
+        return True
     if max(len(answer), len(gold)) > MAX_EXPRESSION_CHARS or _WORDS.fullmatch(answer) or _WORDS.fullmatch(gold):
         return False  # math-verify reads words as products of letters
     latex = to_latex(answer)
     if _NUMBERS_IN_A_ROW.search(latex):
         return False  # math-verify adds them up
     return _verify(to_latex(gold), latex)
+
+
+def split_unit(text: str) -> tuple[str, str]:
+    """A constant and the canonical unit behind it; the whole text and no unit where it is anything else.
+
+    Only units of the tables in `numbers` are split off: `8√{3}x` may be a product.
+    """
+    plain = _DELIMITERS.sub(" ", text).strip()
+    match = _CONSTANT.match(plain)
+    assert match is not None  # it may be empty
+    constant = _SPACES.sub(" ", match[0]).strip()
+    unit = parse_known_unit(plain[match.end() :]) if _ENDS_A_VALUE.search(constant) else None
+    return (text, "") if unit is None else (constant, unit)
+
+
+def is_constant(text: str) -> bool:
+    """Whether a text is one number, or an expression of numbers with roots, π or fractions; a unit may follow."""
+    if parse_number(text) is not None:
+        return True
+    expression = _DELIMITERS.sub(" ", split_unit(text)[0])
+    is_one = _CONSTANT.fullmatch(expression) is not None and not _NUMBERS_IN_A_ROW.search(expression)
+    return is_one and _IRRATIONAL.search(expression) is not None
 
 
 def to_latex(text: str) -> str:
@@ -85,6 +123,10 @@ def to_latex(text: str) -> str:
     text = _ROOT.sub(lambda match: r"\sqrt" + (f"{{{match[1] or match[2]}}}" if match[1] or match[2] else ""), text)
     text = _SPELLED_PI.sub(r"\\pi ", text)
     return f"${''.join(_LATEX.get(character, character) for character in text).strip()}$"
+
+
+def _same_text(first: str, second: str) -> bool:
+    return "".join(first.split()) == "".join(second.split())
 
 
 class _Worker:
