@@ -54,6 +54,10 @@ def test_there_are_recipes():
         "recipes/starter/visionary_r1.yaml",
         "recipes/starter/grpo.yaml",
         "recipes/starter/warm_up.yaml",
+        "recipes/starter/hint_grpo.yaml",
+        "recipes/starter/hint_visionary_r1.yaml",
+        "recipes/qwen2_vl_7b/hint_grpo.yaml",
+        "recipes/qwen2_5_vl_3b/hint_grpo.yaml",
         "recipes/qwen2_5_vl_3b/visionary_r1.yaml",
     }
 

@@ -45,6 +45,12 @@ def test_numbers(folder):
         "frac_reward_zero_std": 0.25,
         "loss": 0.2,
     }
+    assert results["means"] == {
+        "reward": 0.375,
+        "rewards/accuracy_reward/mean": 0.25,
+        "frac_reward_zero_std": 0.375,
+        "loss": pytest.approx(0.15),
+    }
     assert results["settings"] == {"seed": 0, "path": str(folder)}
     held_out = results["held_out"]
     assert held_out["rows"] == 10

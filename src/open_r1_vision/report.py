@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from importlib.metadata import version
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 from open_r1_vision.evaluation import MEASURES, Sample, read_evaluations
@@ -37,6 +38,7 @@ def write_report(
         "train_seconds": runtime,
         "held_out": _summarise(evaluations),
         "last_step": {key: value for key, value in (steps[-1] if steps else {}).items() if key != "step"},
+        "means": _mean_metrics(steps),
         "settings": json.loads(json.dumps(dict(settings), default=str)),
         "versions": {name: version(name) for name in _PACKAGES},
     }
@@ -90,6 +92,12 @@ def _summarise(evaluations: Mapping[int, list[Sample]]) -> dict[str, Any]:
     return {"rows": len(first), "measures": measures, "curve": curve}
 
 
+def _mean_metrics(steps: Sequence[Mapping[str, Any]]) -> dict[str, float]:
+    """The mean over all steps of each metric that every step logged."""
+    names = [name for name in (steps[0] if steps else {}) if name not in ("step", "epoch")]
+    return {name: fmean(entry[name] for entry in steps) for name in names if all(name in entry for entry in steps)}
+
+
 def _mean(scores: Sequence[float]) -> float:
     return sum(score >= 1 for score in scores) / len(scores)
 
@@ -114,6 +122,7 @@ def draw_curve(path: Path, evaluations: Mapping[int, list[Sample]], steps: Seque
             "captions/missing": "missing captions",
             "reader/not_a_description": "captions that are no description",
             "completions/clipped_ratio": "completions cut at the limit",
+            "hints/unsolved": "groups without a right completion at any hint level",
         },
     )
     groups.set_title("Shares to keep an eye on")

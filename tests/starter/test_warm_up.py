@@ -16,24 +16,32 @@ def lessons():
 
 
 def split_lessons(lessons):
+    """Lessons with a page, with a typed page, and for the reader."""
     pages = [lesson for lesson in lessons if lesson["images"]]
-    return pages, [lesson for lesson in lessons if not lesson["images"]]
+    texts = [lesson for lesson in lessons if not lesson["images"]]
+    reader = load_prompt("starter_reader")
+    is_reading = [lesson["prompt"][0]["content"][0]["text"] == reader for lesson in texts]
+    return (
+        pages,
+        [lesson for lesson, reading in zip(texts, is_reading, strict=True) if not reading],
+        [lesson for lesson, reading in zip(texts, is_reading, strict=True) if reading],
+    )
 
 
-def test_two_lessons_in_five_are_reading(lessons):
-    pages, readings = split_lessons(lessons)
-    assert (len(pages), len(readings)) == (240, 160)
+def test_shares(lessons):
+    assert [len(part) for part in split_lessons(lessons)] == [200, 80, 120]
 
 
-def test_page_lessons_earn_full_marks(lessons):
-    pages, _ = split_lessons(lessons)
+@pytest.mark.parametrize(("part", "count"), [(0, 200), (1, 80)])
+def test_lessons_about_pages_earn_full_marks(lessons, part, count):
+    pages = split_lessons(lessons)[part]
     completions = [lesson["completion"] for lesson in pages]
-    assert format_reward(completions) == [1.0] * 240
+    assert format_reward(completions) == [1.0] * count
     texts = [completion[0]["content"][0]["text"] for completion in completions]
     golds = [text.split("<answer> ")[1].removesuffix("</answer>") for text in texts]
     kinds = ["choice" if gold in "ABC" else "number" for gold in golds]
     problems = [lesson["prompt"][1]["content"][1]["text"] for lesson in pages]
-    assert accuracy_reward(completions, golds, kinds, problem=problems) == [1.0] * 240
+    assert accuracy_reward(completions, golds, kinds, problem=problems) == [1.0] * count
     assert all(extract_caption(text) for text in texts)
 
 
@@ -44,11 +52,25 @@ def test_page_lessons_show_the_page_with_the_policy_prompt(lessons):
         assert [part["type"] for part in user["content"]] == ["image", "text"]
 
 
+def test_typed_pages_hold_the_caption_and_go_beyond_the_pages_that_are_shown(lessons):
+    pages, typed, _ = split_lessons(lessons)
+    longest = {}
+    for name, part in (("page", pages), ("typed", typed)):
+        captions = [extract_caption(lesson["completion"][0]["content"][0]["text"]) for lesson in part]
+        longest[name] = max(caption.count(" ") - caption.count(";") for caption in captions if caption[0].isdigit())
+        if name == "typed":
+            for lesson, caption in zip(part, captions, strict=True):
+                system, user = lesson["prompt"]
+                assert system["content"][0]["text"] == load_prompt("starter")
+                assert user["content"][0]["text"] == f" {caption}\n"
+    assert longest["page"] < 5 <= longest["typed"]
+
+
 def test_reading_lessons_teach_both_replies(lessons):
-    _, readings = split_lessons(lessons)
+    _, _, readings = split_lessons(lessons)
     replies = [parse_reply(lesson["completion"][0]["content"][0]["text"]) for lesson in readings]
     rejected = [reply for reply in replies if not reply.is_description]
-    assert 30 <= len(rejected) <= 70
+    assert 20 <= len(rejected) <= 55
     assert all(reply.answer for reply in replies if reply.is_description)
     for lesson, reply in zip(readings, replies, strict=True):
         system, user = lesson["prompt"]

@@ -14,6 +14,7 @@ from open_r1_vision.starter.page import (
     build_rows,
     describe_lines,
     draw_cells,
+    write_steps,
 )
 
 COLOURS = {"red": (214, 39, 40), "green": (44, 160, 44), "blue": (31, 119, 180)}
@@ -82,6 +83,7 @@ def _draw_page(rng: random.Random, split: Split) -> tuple[Image.Image, dict]:
         "problem_type": question.problem_type,
         "caption": " ; ".join(lines),
         "reasoning_steps": question.steps,
+        "response_steps": write_steps(" ; ".join(lines), question.steps),
         "visual_facts": lines,
         "key_words": sorted({word for figure in figures for word in figure}),
     }

@@ -39,7 +39,7 @@ class Split:
 
 
 #: `warm_up` pages are easy and come with captions and reasoning; `train` and `test` pages are hard.
-SPLITS = {"warm_up": Split(2, 5, 0), "train": Split(5, 7, 1), "test": Split(5, 7, 2)}
+SPLITS = {"warm_up": Split(2, 5, 0), "train": Split(6, 6, 1), "test": Split(6, 6, 2)}
 
 
 @dataclass(frozen=True)
@@ -85,6 +85,15 @@ def describe_lines(cells: Iterable[tuple[int, int]], names: Iterable[str], separ
     """Name the objects of each non-empty line of the page, top to bottom."""
     lines = itertools.groupby(zip(cells, names, strict=True), key=lambda item: item[0][0])
     return [separator.join(name for _, name in line) for _, line in lines]
+
+
+def write_steps(caption: str, steps: Iterable[str]) -> list[str]:
+    """What the policy should say before its answer, piece by piece, to be joined by spaces: a reference for hints."""
+    description, reasoning = caption.split(), list(steps)
+    return [f"<info> {description[0]}", *description[1:-1], f"{description[-1]}</info>"] + [
+        f"<think> {reasoning[0]}",
+        *reasoning[1:],
+    ]
 
 
 def build_rows(

@@ -1,9 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Lessons of the starter's warm-up: easy pages with their captions and reasoning, and reading without a page.
+"""Lessons of the starter's warm-up: easy pages with their captions and reasoning, and lessons without an image.
 
-Two lessons in five have no image. There the model plays the reader of captions: it answers from a caption, or says
-"Not a description" where the caption goes further than the page. Text is cheap, so the captions it reads are as long
-as those of hard pages, and it learns to reason over them; the pages it sees are easy.
+Half of the lessons have no image. In some of them the page is typed into the question, and the answer has the form of
+an answer to a real page. In the others the model plays the reader of captions: it answers from a caption, or says
+"Not a description" where the caption goes further than the page. Both are as long as hard pages and longer, so that
+the model learns to reason over more objects than it has seen on a page; what is left to RL is to see that many.
 """
 
 import random
@@ -13,10 +14,13 @@ from datasets import Dataset, concatenate_datasets
 from open_r1_vision.prompts import load_prompt
 from open_r1_vision.reasoners.captions import NOT_A_DESCRIPTION, reader_messages
 from open_r1_vision.starter import digits, figures
-from open_r1_vision.starter.page import LONGEST_CAPTION, Question, draw_cells
+from open_r1_vision.starter.page import LONGEST_CAPTION, Question, draw_cells, write_steps
 
 #: Of the lessons; the others show a page.
-READING_SHARE = 0.4
+READING_SHARE = 0.3
+TYPED_SHARE = 0.2
+#: Of the pages; the others are digits.
+FIGURES_SHARE = 1 / 3
 #: Of the reading lessons; the others have an answer.
 NOT_A_DESCRIPTION_SHARE = 0.3
 
@@ -32,23 +36,21 @@ def rows(split: str = "train", count: int = 24000, seed: int = 0) -> Dataset:
     if split not in ("train", "test"):
         raise ValueError(f"Unknown split {split!r} of the warm-up: choose train or test.")
     seed = 2 * seed + (split == "test")
-    num_reading = int(count * READING_SHARE)
-    num_digits = (count - num_reading) * 3 // 5
+    num_reading, num_typed = int(count * READING_SHARE), int(count * TYPED_SHARE)
+    num_pages = count - num_reading - num_typed
+    num_figures = int(num_pages * FIGURES_SHARE)
     pages = concatenate_datasets(
-        [
-            digits.rows("warm_up", num_digits, seed),
-            figures.rows("warm_up", count - num_reading - num_digits, seed),
-        ]
+        [digits.rows("warm_up", num_pages - num_figures, seed), figures.rows("warm_up", num_figures, seed)]
     )
     pages = pages.map(_page_lesson, remove_columns=[name for name in pages.column_names if name != "images"])
-    rng = random.Random(f"reading-{seed}")
-    readings = Dataset.from_list([_reading_lesson(rng) for _ in range(num_reading)]).cast(pages.features)
-    return concatenate_datasets([pages, readings]).shuffle(seed=seed)
+    rng = random.Random(f"text-{seed}")
+    texts = [_reading_lesson(rng) for _ in range(num_reading)] + [_typed_lesson(rng) for _ in range(num_typed)]
+    return concatenate_datasets([pages, Dataset.from_list(texts).cast(pages.features)]).shuffle(seed=seed)
 
 
 def write_completion(caption: str, steps: list[str], solution: str) -> str:
     """What the policy should say about a page."""
-    return f"<info> {caption}</info> {write_answer(steps, solution)}"
+    return f"{' '.join(write_steps(caption, steps))}</think> <answer> {solution}</answer>"
 
 
 def write_answer(steps: list[str], solution: str) -> str:
@@ -58,11 +60,18 @@ def write_answer(steps: list[str], solution: str) -> str:
 
 def _page_lesson(row: dict) -> dict:
     return {
-        "prompt": [
-            {"role": "system", "content": [_text(load_prompt("starter"))]},
-            {"role": "user", "content": [{"type": "image", "text": None}, _text(row["problem"])]},
-        ],
+        "prompt": _policy_prompt({"type": "image", "text": None}, row["problem"]),
         "completion": [_assistant(write_completion(row["caption"], row["reasoning_steps"], row["solution"]))],
+    }
+
+
+def _typed_lesson(rng: random.Random) -> dict:
+    caption, question = _draw_caption(rng)
+    completion = write_completion(caption, question.steps, question.solution)
+    return {
+        "images": [],
+        "prompt": _policy_prompt(_text(f" {caption}\n"), question.problem),
+        "completion": [_assistant(completion)],
     }
 
 
@@ -92,6 +101,13 @@ def _draw_caption(rng: random.Random) -> tuple[str, Question]:
         return " ; ".join(digits.describe(numbers, cells)), digits.ask(rng, numbers)
     shapes = [(rng.choice(tuple(figures.COLOURS)), rng.choice(figures.SHAPES)) for _ in cells]
     return " ; ".join(figures.describe(shapes, cells)), figures.ask(rng, shapes)
+
+
+def _policy_prompt(page: dict, problem: str) -> list[dict]:
+    return [
+        {"role": "system", "content": [_text(load_prompt("starter"))]},
+        {"role": "user", "content": [page, _text(problem)]},
+    ]
 
 
 def _text(text: str) -> dict:

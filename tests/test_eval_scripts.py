@@ -1,0 +1,69 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The scripts in eval/ that make tables of finished runs."""
+
+import importlib.util
+import json
+from pathlib import Path
+
+import pytest
+
+from open_r1_vision.evaluation import Sample, write_samples
+
+EVAL = Path(__file__).parent.parent / "eval"
+
+
+def load(name):
+    spec = importlib.util.spec_from_file_location(f"eval_{name}", EVAL / f"{name}.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def write_run(folder, scores, metric):
+    """A finished run whose last evaluation has these accuracies."""
+    for step, values in ((0, [0.0] * len(scores)), (5, scores)):
+        samples = [Sample(f"row-{i}", "text", value, None, None, None, value) for i, value in enumerate(values)]
+        write_samples(folder, step, samples)
+    (folder / "results.json").write_text(json.dumps({"means": {"hints/utilisation": metric}}))
+    return str(folder)
+
+
+@pytest.fixture
+def runs(tmp_path):
+    """Two seeds of each. Seed 0: 2 against 8 of 10 right, 7 gained and 1 lost. Seed 1: 5 against 5, the same rows."""
+    scores = {
+        "a0": [1.0, 1.0] + [0.0] * 8,
+        "a1": [1.0] * 5 + [0.0] * 5,
+        "b0": [1.0, 0.0] + [1.0] * 7 + [0.0],
+        "b1": [1.0] * 5 + [0.0] * 5,
+    }
+    return {name: write_run(tmp_path / name, values, len(name) / 4) for name, values in scores.items()}
+
+
+def test_pairs(runs, capsys):
+    first, second = [runs["a0"], runs["a1"]], [runs["b0"], runs["b1"]]
+    words = ["--measure", "accuracy", "--metric", "hints/utilisation"]
+    load("pairs").main(["--first", *first, "--second", *second, *words])
+    lines = capsys.readouterr().out.splitlines()
+    # 2 (C(8,0) + C(8,1)) / 2^8 = 0.0703; over both seeds the same 7 and 1 of twenty rows
+    assert lines[2:] == [
+        "| a0, b0 | accuracy | 20.0 % [5.7, 51.0] | 80.0 % [49.0, 94.3] | +60.0 | 0.07 |",
+        "| a1, b1 | accuracy | 50.0 % [23.7, 76.3] | 50.0 % [23.7, 76.3] | +0.0 | 1 |",
+        "| all | accuracy | 35.0 % [18.1, 56.7] | 65.0 % [43.3, 81.9] | +30.0 | 0.07 |",
+        "| a0, b0 | hints/utilisation | 0.500 | 0.500 | | |",
+        "| a1, b1 | hints/utilisation | 0.500 | 0.500 | | |",
+    ]
+
+
+def test_pairs_that_do_not_fit(runs, tmp_path, capsys):
+    main = load("pairs").main
+    with pytest.raises(SystemExit):
+        main(["--first", runs["a0"], "--second", runs["b0"], runs["b1"]])
+    assert "1 runs can't be paired with 2" in capsys.readouterr().err
+    with pytest.raises(SystemExit, match="holds no evaluations"):
+        main(["--first", runs["a0"], "--second", str(tmp_path / "nothing")])
+    other = write_run(tmp_path / "other", [1.0] * 3, 0.5)
+    with pytest.raises(SystemExit, match="were evaluated on different rows"):
+        main(["--first", runs["a0"], "--second", other])
+    with pytest.raises(SystemExit, match="has not logged 'loss', only hints/utilisation"):
+        main(["--first", runs["a0"], "--second", runs["b0"], "--metric", "loss"])
