@@ -3,6 +3,7 @@
 
 python eval/starter.py --model open_r1_vision.starter.model.policy --task digits --split test
 python eval/starter.py --model runs/starter/visionary_r1/final --task figures --output runs/starter/figures.jsonl
+python eval/starter.py --calibration 0.8 --calibration_span info --plausibility 0.1
 """
 
 import argparse
@@ -23,6 +24,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--split", choices=("warm_up", "train", "test"), default="test")
     parser.add_argument("--count", type=int, default=512, help="rows")
     parser.add_argument("--seed", type=int, default=0, help="of the rows")
+    parser.add_argument("--calibration", type=float, default=0.0, help="scale of text-bias calibration; 0: plain")
+    parser.add_argument("--calibration_span", help="calibrate inside of this section only, such as info")
+    parser.add_argument("--plausibility", type=float, default=0.0, help="least share of the top token's probability")
     parser.add_argument("--output", type=Path, help="JSONL file for the samples")
     parser.add_argument("--overwrite", action="store_true", help="replace the output file")
     args = parser.parse_args(argv)
@@ -30,6 +34,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         raise SystemExit(f"{args.output} exists: give another --output, or --overwrite to replace it.")
 
     from open_r1_vision.data.rows import add_prompts
+    from open_r1_vision.decoding import CalibratedGenerator, Calibration
     from open_r1_vision.evaluation import MEASURES, evaluate
     from open_r1_vision.generation import GreedyGenerator
     from open_r1_vision.prompts import load_prompt
@@ -37,12 +42,15 @@ def main(argv: Sequence[str] | None = None) -> None:
     from open_r1_vision.starter import digits, figures
     from open_r1_vision.statistics import wilson_interval
 
+    calibration = Calibration(args.calibration, args.plausibility, args.calibration_span)
     task = {"digits": digits, "figures": figures}[args.task]
     rows = add_prompts(task.rows(args.split, args.count, args.seed), load_prompt("starter"))
-    generate = GreedyGenerator(args.model)
-    reader = PolicyReader(generate, load_prompt("starter_reader"), max_tokens=48)
+    plain = GreedyGenerator(args.model)
+    generate = CalibratedGenerator(plain.model, plain.processor, calibration) if calibration.scale else plain
+    reader = PolicyReader(plain, load_prompt("starter_reader"), max_tokens=48)
     samples = evaluate(generate, rows, reader=reader, max_new_tokens=60)
-    sys.stdout.write(f"{args.model} on {len(samples)} {args.split} rows of {args.task}, greedy\n")
+    sys.stdout.write(f"{args.model} on {len(samples)} {args.split} rows of {args.task}, greedy")
+    sys.stdout.write(f", {calibration}\n" if calibration.scale else "\n")
     for name, label in MEASURES.items():
         sys.stdout.write(f"{label:<50} {wilson_interval([getattr(sample, name) for sample in samples])}\n")
     if args.output:

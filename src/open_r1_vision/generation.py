@@ -33,17 +33,22 @@ class GreedyGenerator:
             prompts: chats; images lie in the messages' content.
             max_new_tokens: most tokens of a reply.
         """
-        inputs: Any = self.processor.apply_chat_template(
-            prompts,
-            add_generation_prompt=True,
-            tokenize=True,
-            return_dict=True,
-            return_tensors="pt",
-            processor_kwargs={"padding": True, "padding_side": "left"},
-        )
-        inputs = inputs.to(self.device)
+        inputs = encode_chats(self.processor, prompts, self.device)
         with torch.inference_mode():
             output = self.model.generate(**inputs, max_new_tokens=max_new_tokens, do_sample=False)
         return self.processor.tokenizer.batch_decode(
             output[:, inputs["input_ids"].shape[1] :], skip_special_tokens=True
         )
+
+
+def encode_chats(processor: Any, prompts: list[list[dict]], device: Any) -> Any:
+    """What `model.generate` takes for a batch of chats, padded on the left, with the reply to come."""
+    inputs = processor.apply_chat_template(
+        prompts,
+        add_generation_prompt=True,
+        tokenize=True,
+        return_dict=True,
+        return_tensors="pt",
+        processor_kwargs={"padding": True, "padding_side": "left"},
+    )
+    return inputs.to(device)
