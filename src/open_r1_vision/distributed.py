@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Processes: start DeepSpeed on machines without a GPU, prove that its engine runs, end a run cleanly."""
 
-import logging
+import atexit
 import os
 import sys
 from datetime import timedelta
@@ -60,15 +60,15 @@ def is_main_process() -> bool:
 def finish() -> None:
     """End a command line process after its work is done and saved.
 
-    Destroys the process group and leaves without interpreter teardown: a gloo thread that is still up there aborts
-    about one finished run in eleven ("terminate called without an active exception"), and torchrun then reports
-    failure."""
+    One of several processes runs its exit hooks, in which trackers send what they still hold, and leaves without any
+    teardown: a gloo thread that is still up when its process group or the interpreter goes aborts now and then
+    ("terminate called without an active exception"), and torchrun then reports a finished run as failed."""
     from torch import distributed as dist
 
-    logging.shutdown()
-    sys.stdout.flush()
-    sys.stderr.flush()
-    if dist.is_available() and dist.is_initialized():
-        dist.barrier()
-        dist.destroy_process_group()
+    if num_processes() > 1:
+        atexit._run_exitfuncs()
+        sys.stdout.flush()
+        sys.stderr.flush()
+        if dist.is_available() and dist.is_initialized():
+            dist.barrier()
         os._exit(0)

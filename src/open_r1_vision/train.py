@@ -243,8 +243,6 @@ def run_command_line() -> None:
             sys.stderr.write(f"error in process {os.environ['RANK']}: {error}\n")
         raise SystemExit(2) from error
     run(job)
-    if job.trainer is not None:
-        job.trainer.accelerator.end_training()  # lets trackers finish: `finish` leaves without exit hooks
     finish()
 
 
