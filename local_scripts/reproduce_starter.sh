@@ -8,3 +8,5 @@ for seed in 0 1 2; do
 done
 local_scripts/train_cpu.sh recipes/starter/grpo.yaml --seed 0 --output_dir $runs/grpo_seed0
 python eval/table.py $runs/visionary_r1_seed{0,1,2} $runs/grpo_seed0
+python eval/pairs.py --first $runs/grpo_seed0 --second $runs/visionary_r1_seed0
+python eval/starter.py --model $runs/grpo_seed0/final  # plain GRPO has no reader of its own
