@@ -3,10 +3,10 @@
 
     python eval/pairs.py --first runs/a_seed0 runs/a_seed1 --second runs/b_seed0 runs/b_seed1
 
-Writes a Markdown table: the first's and the second's last evaluation with Wilson's 95 % intervals, their difference
-and McNemar's exact p, for each pair and for all rows of all pairs together. The latter counts a held-out row once for
-each seed, as if the runs were independent of one another; with `--metric NAME` the mean of a logged metric over all
-steps stands below.
+Writes a Markdown table: the first's and the second's last evaluation, or those after `--steps`, with Wilson's 95 %
+intervals, their difference and McNemar's exact p, for each pair and for all rows of all pairs together. The latter
+counts a held-out row once for each seed, as if the runs were independent of one another. With `--metric NAME` the mean
+of a logged metric over all steps stands below.
 """
 
 import argparse
@@ -21,25 +21,27 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--first", nargs="+", type=Path, required=True, help="output folders of finished runs")
     parser.add_argument("--second", nargs="+", type=Path, required=True, help="as many, in the same order")
     parser.add_argument("--measure", nargs="*", default=["accuracy", "caption_exact"], help="fields of a sample")
+    parser.add_argument("--steps", nargs="+", type=int, default=[None], help="evaluations to compare")
     parser.add_argument("--metric", nargs="*", default=[], help="logged metrics, such as hints/utilisation")
     args = parser.parse_args(argv)
     if len(args.first) != len(args.second):
         parser.error(f"{len(args.first)} runs can't be paired with {len(args.second)}: name as many for both.")
     pairs = list(zip(args.first, args.second, strict=True))
     lines = ["| | measure | first | second | points | p |", "|---|---|---|---|---|---|"]
-    for measure in args.measure:
-        lines += _compare(pairs, measure)
+    for step in args.steps:
+        for measure in args.measure:
+            lines += _compare(pairs, measure, step)
     for metric in args.metric:
         lines += _average(pairs, metric)
     sys.stdout.write("\n".join(lines) + "\n")
 
 
-def _compare(pairs: list[tuple[Path, Path]], measure: str) -> list[str]:
+def _compare(pairs: list[tuple[Path, Path]], measure: str, step: int | None) -> list[str]:
     from open_r1_vision.statistics import mcnemar, wilson_interval
 
     scores: list[tuple[list[float], list[float]]] = []
     for pair in pairs:
-        first, second = map(_last_scores, pair, [measure] * 2)
+        first, second = (_scores(run, measure, step) for run in pair)
         if first.keys() != second.keys():
             raise SystemExit(f"{pair[0]} and {pair[1]} were evaluated on different rows: evaluate both on the same.")
         scores.append(([first[row] for row in first], [second[row] for row in first]))
@@ -47,20 +49,24 @@ def _compare(pairs: list[tuple[Path, Path]], measure: str) -> list[str]:
     if len(pairs) > 1:
         scores.append(([s for first, _ in scores for s in first], [s for _, second in scores for s in second]))
         names.append("all")
+    label = measure if step is None else f"{measure} after {step} steps"
     return [
-        f"| {name} | {measure} | {wilson_interval(first)} | {wilson_interval(second)} | "
+        f"| {name} | {label} | {wilson_interval(first)} | {wilson_interval(second)} | "
         f"{100 * (change := mcnemar(first, second)).difference:+.1f} | {change.p_value:.1g} |"
         for name, (first, second) in zip(names, scores, strict=True)
     ]
 
 
-def _last_scores(run: Path, measure: str) -> dict[str, float]:
+def _scores(run: Path, measure: str, step: int | None) -> dict[str, float]:
     from open_r1_vision.evaluation import read_evaluations
 
     evaluations = read_evaluations(run)
     if not evaluations:
         raise SystemExit(f"{run} holds no evaluations: give the output folder of a run with `eval_dataset`.")
-    return {sample.id: getattr(sample, measure) for sample in evaluations[max(evaluations)]}
+    if step is not None and step not in evaluations:
+        raise SystemExit(f"{run} was not evaluated after {step} steps, only after {', '.join(map(str, evaluations))}.")
+    samples = evaluations[max(evaluations) if step is None else step]
+    return {sample.id: getattr(sample, measure) for sample in samples}
 
 
 def _average(pairs: list[tuple[Path, Path]], metric: str) -> list[str]:

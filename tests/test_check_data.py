@@ -57,6 +57,15 @@ def test_a_clean_data_set(recipe, capsys):
     assert lines[0].endswith("images per row 0 / 1 / 1 (min / median / max).")
 
 
+def test_the_column_of_the_hints(recipe, capsys):
+    """It must be there, and a row may leave it empty."""
+    hints = {"trainer": "open_r1_vision.trainers.HintGRPOTrainer"}
+    assert check_data.main(recipe([{**ROW, "id": "a"}], **hints)) != 0
+    assert "The data set lacks columns: an option needs 'reasoning_steps'" in capsys.readouterr().err
+    rows = [{**ROW, "id": "a", "reasoning_steps": ["One."]}, {**ROW, "id": "b", "reasoning_steps": []}]
+    assert check_data.main(recipe(rows, **hints)) == 0
+
+
 def test_problems_and_the_good_rows(recipe, capsys, tmp_path):
     rows = [{**ROW, "id": "a"}, {**ROW, "id": "b", "image": "broken.png"}, {**ROW, "id": "a"}, {**ROW, "id": "c"}]
     rows += [{**ROW, "id": "long", "problem": "How many? " * 40}]

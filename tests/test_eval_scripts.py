@@ -55,6 +55,16 @@ def test_pairs(runs, capsys):
     ]
 
 
+def test_pairs_at_an_earlier_evaluation(runs, capsys):
+    pairs = load("pairs")
+    pairs.main(["--first", runs["a0"], "--second", runs["b0"], "--measure", "accuracy", "--steps", "0", "5"])
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split(" | ")[1] for line in lines[2:]] == ["accuracy after 0 steps", "accuracy after 5 steps"]
+    assert "| 0.0 % [0.0, 27.8] | 0.0 % [0.0, 27.8] | +0.0 | 1 |" in lines[2]
+    with pytest.raises(SystemExit, match="was not evaluated after 3 steps, only after 0, 5"):
+        pairs.main(["--first", runs["a0"], "--second", runs["b0"], "--steps", "3"])
+
+
 def test_pairs_that_do_not_fit(runs, tmp_path, capsys):
     main = load("pairs").main
     with pytest.raises(SystemExit):

@@ -113,7 +113,7 @@ def _inspect_recipe(recipe_arguments: list[str], split: str, limit: int | None) 
         dataset = dataset.select(range(min(limit, len(dataset))))
     rewards = load_rewards(script.reward_funcs, script.reward_kwargs, dataset.column_names)
     needs = {**columns_by_reward(rewards), trainer_class.__name__: list(trainer_class.required_columns)}
-    check_columns(dataset, needs)
+    check_columns(dataset, {**needs, "an option": training.named_columns})
     return dataset, inspect_rows(
         dataset,
         processor=load_processor(find_model(model.model_name_or_path), script.min_pixels, script.max_pixels),

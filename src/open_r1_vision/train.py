@@ -60,7 +60,7 @@ def prepare(recipe: Recipe) -> Job:
     job.checkpoint = state.checkpoint
     job.model = find_model(model_args.model_name_or_path)
     processor = load_processor(job.model, script_args.min_pixels, script_args.max_pixels, model_args.model_revision)
-    rows, eval_rows, rewards = load_inputs(script_args, trainer_class)
+    rows, eval_rows, rewards = load_inputs(script_args, trainer_class, training_args.named_columns)
     check_inputs(script_args, training_args.max_prompt_tokens, rows, rewards, processor)
     if training_args.batch_plan:
         say(str(training_args.batch_plan))
@@ -104,7 +104,7 @@ def run(job: Job) -> dict[str, Any]:
     return results
 
 
-def load_inputs(script_args: Any, trainer_class: Any) -> tuple[Any, Any, list]:
+def load_inputs(script_args: Any, trainer_class: Any, named_columns: Sequence[str] = ()) -> tuple[Any, Any, list]:
     """The training rows, the held-out rows (None where there are none) and the rewards, checked against each other."""
     from open_r1_vision.data.checks import check_columns
     from open_r1_vision.data.loading import load_rows
@@ -115,7 +115,8 @@ def load_inputs(script_args: Any, trainer_class: Any) -> tuple[Any, Any, list]:
     system_prompt = load_prompt(script_args.system_prompt) if script_args.system_prompt else None
     rows = load_rows(script_args.dataset, script_args.dataset_split, **script_args.dataset_options)
     rewards = load_rewards(script_args.reward_funcs, script_args.reward_kwargs, rows.column_names)
-    check_columns(rows, {**columns_by_reward(rewards), trainer_class.__name__: trainer_class.required_columns})
+    needs = {trainer_class.__name__: (*trainer_class.required_columns, *named_columns)}
+    check_columns(rows, {**columns_by_reward(rewards), **needs})
     eval_rows = None
     if script_args.eval_dataset:
         eval_rows = load_rows(

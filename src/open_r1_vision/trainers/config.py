@@ -65,6 +65,11 @@ class VisionGRPOConfig(GRPOConfig):
             self._prepare_for_cpu()
         super().__post_init__()
 
+    @property
+    def named_columns(self) -> tuple[str, ...]:
+        """Columns that options name. The rows must have them; a row may leave them empty."""
+        return ()
+
     def _plan_batch(self) -> BatchPlan | None:
         if self.prompts_per_step is None:
             return None
@@ -183,6 +188,11 @@ class HintGRPOConfig(VisionGRPOConfig):
                 f"hint_template is {self.hint_template!r}: it must hold {{hint}} once, where the steps go."
             )
         super().__post_init__()
+
+    @property
+    def named_columns(self) -> tuple[str, ...]:
+        """See :class:`VisionGRPOConfig`."""
+        return (*super().named_columns, self.hint_column)
 
 
 @dataclass
