@@ -162,9 +162,12 @@ def hinted_rows(split="train", texts=()):
     return [{**row, "reasoning_steps": of_row} for row, of_row in zip(rows(split, 6, texts), steps, strict=True)]
 
 
-def level_gate(completions, hint, solution, **columns):
+def level_gate(completions, response_start, solution, **columns):
     """Right from the level on that FIRST_RIGHT has for the row."""
-    return [float(start.count(".") >= FIRST_RIGHT[int(number)]) for start, number in zip(hint, solution, strict=True)]
+    return [
+        float(start.count(".") >= FIRST_RIGHT[int(number)])
+        for start, number in zip(response_start, solution, strict=True)
+    ]
 
 
 def text_reward(completions, problem, trainer_state=None, **columns):

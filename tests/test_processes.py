@@ -21,8 +21,6 @@ from open_r1_vision.trainers.callbacks import RequireDeepSpeedCallback
 STEPS = 5
 TEXT_ROWS = [7, 8]
 ENGINES = ("ddp", "zero2", "zero3")
-#: Where the first of two engines leaves its log for the other.
-HINT_LOGS = pytest.StashKey[list]()
 
 
 def prepare(folder, model, engine, **settings):
@@ -213,35 +211,46 @@ def test_held_out_evaluation_is_that_of_one_process(captions, tiny_model):
         assert evaluations[step] == evaluate(generate, held_out, reader=EchoReader(), max_new_tokens=6)
 
 
-@pytest.fixture(scope="module", params=["ddp", "zero3"])
-def hints(request, tiny_model, tmp_path_factory):
-    """Folder of a run with 3 groups of 4 completions a step, so that the second group is on both processes."""
-    folder = tmp_path_factory.mktemp(f"hints_{request.param}")
-    recipe = prepare(
-        folder,
-        tiny_model,
-        request.param,
-        trainer="open_r1_vision.trainers.HintGRPOTrainer",
-        hint_gate="processes.level_gate",
-        dataset="processes.hinted_rows",
-        dataset_options={"texts": [1, 3]},
-        prompts_per_step=3,
-        max_completions_per_device=6,
-        max_steps=2,
-        beta=0.0,
-        log_completions=True,
-    )
-    succeed(run_train(recipe))
-    return folder / "run"
+@pytest.fixture(scope="module")
+def hinted(tiny_model, tmp_path_factory):
+    """`hinted(engine)`: folder of a run with 3 groups of 4 completions a step, the second on both processes."""
+    folders = {}
+
+    def get(engine):
+        if engine not in folders:
+            folder = tmp_path_factory.mktemp(f"hints_{engine}")
+            recipe = prepare(
+                folder,
+                tiny_model,
+                engine,
+                trainer="open_r1_vision.trainers.HintGRPOTrainer",
+                hint_gate="processes.level_gate",
+                dataset="processes.hinted_rows",
+                dataset_options={"texts": [1, 3]},
+                prompts_per_step=3,
+                max_completions_per_device=6,
+                max_steps=2,
+                log_completions=True,
+            )
+            succeed(run_train(recipe))
+            folders[engine] = folder / "run"
+        return folders[engine]
+
+    return get
 
 
-def test_hints_across_processes(hints):
+def log_of(run):
+    return json.loads((run / "checkpoint-2" / "trainer_state.json").read_text())["log_history"][:2]
+
+
+@pytest.mark.parametrize("engine", ["ddp", "zero3"])
+def test_hints_across_processes(hinted, engine):
     """In step 1 process 0 has a share in one group that is sampled again, process 1 in two; in step 2 it is (1, 1)."""
     levels = {1: [0] * 4 + [1] * 4 + [2] * 4, 2: [0] * 4 + [0] * 4 + [1] * 4}
     starts = {0: "", 1: "<think>1.", 2: "<think>1. 2."}
-    log = json.loads((hints / "checkpoint-2" / "trainer_state.json").read_text())["log_history"]
-    for step in (1, 2):
-        table = pyarrow.parquet.read_table(hints / "completions" / f"completions_{step:05d}.parquet").to_pydict()
+    run = hinted(engine)
+    for step, entry in enumerate(log_of(run), start=1):
+        table = pyarrow.parquet.read_table(run / "completions" / f"completions_{step:05d}.parquet").to_pydict()
         assert table["hint_level"] == levels[step]
         assert table["hint"] == [starts[level] for level in levels[step]]
         texts = [completion[-1]["content"] for completion in table["completion"]]
@@ -255,19 +264,18 @@ def test_hints_across_processes(hints):
             group = torch.tensor(rewards[index : index + 4])
             advantages = (group - group.mean()) / (group.std() + 1e-4)
             assert table["advantage"][index : index + 4] == pytest.approx(advantages.tolist(), abs=1e-3)
-        assert log[step - 1]["hints/unsolved"] == pytest.approx([0, 2 / 3][step - 1])
-        assert log[step - 1]["hints/rows_without_steps"] == pytest.approx([0, 1 / 3][step - 1])
-        assert log[step - 1]["completions/max_length"] <= 6
+        assert entry["hints/unsolved"] == pytest.approx([0, 2 / 3][step - 1])
+        assert entry["hints/level_0_only"] == pytest.approx([0, 1 / 3][step - 1])
+        assert entry["completions/max_length"] <= 6
 
 
-def test_hints_under_both_engines_agree(hints, request):
-    """The same sampled text and the same gradients, whichever engine asks."""
-    log = json.loads((hints / "checkpoint-2" / "trainer_state.json").read_text())["log_history"]
-    measured = [(entry["grad_norm"], entry["reward"], entry["completions/mean_length"]) for entry in log[:2]]
-    seen = request.config.stash.setdefault(HINT_LOGS, measured)
-    for values, expected in zip(measured, seen, strict=True):
-        assert values == pytest.approx(expected, rel=1e-4)
-    assert min(grad_norm for grad_norm, *_ in measured) > 0.01
+def test_hints_under_both_engines_agree(hinted):
+    names = ("grad_norm", "reward", "kl", "completions/mean_length")
+    expected = [[entry[name] for name in names] for entry in log_of(hinted("ddp"))]
+    measured = [[entry[name] for name in names] for entry in log_of(hinted("zero3"))]
+    for values, wanted in zip(measured, expected, strict=True):
+        assert values == pytest.approx(wanted, rel=1e-4, abs=1e-7)
+    assert min(grad_norm for grad_norm, *_ in expected) > 0.01
 
 
 @pytest.mark.slow

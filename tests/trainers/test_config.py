@@ -3,7 +3,7 @@ import pytest
 import torch
 from trl import GRPOConfig
 
-from open_r1_vision.trainers import CaptionGRPOConfig, VisionGRPOConfig
+from open_r1_vision.trainers import CaptionGRPOConfig, HintCaptionGRPOConfig, VisionGRPOConfig
 
 without_gpu = pytest.mark.skipif(torch.cuda.is_available(), reason="about machines without a GPU")
 
@@ -95,6 +95,7 @@ def test_defaults_are_trls(tmp_path):
 
 
 def test_every_option_of_ours_has_a_help_text():
-    own = CaptionGRPOConfig.__dataclass_fields__.keys() - GRPOConfig.__dataclass_fields__.keys()
-    assert len(own) == 7
-    assert all(CaptionGRPOConfig.__dataclass_fields__[name].metadata["help"] for name in own)
+    fields = HintCaptionGRPOConfig.__dataclass_fields__
+    own = fields.keys() - GRPOConfig.__dataclass_fields__.keys()
+    assert len(own) == 7 + 9
+    assert all(fields[name].metadata["help"] for name in own)

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """HintGRPOTrainer with scripted and with real completions."""
 
+import asyncio
 import json
 import logging
 import math
@@ -86,8 +87,10 @@ def script(monkeypatch):
 def spy(received):
     """An accuracy reward that keeps what it gets."""
 
-    def reward(completions, completion_ids, hint, hint_level, solution, problem_type, **columns):
-        received.append({"completions": completions, "ids": completion_ids, "hint": hint, "level": hint_level})
+    def reward(completions, completion_ids, response_start, hint_level, solution, problem_type, **columns):
+        received.append(
+            {"completions": completions, "ids": completion_ids, "hint": response_start, "level": hint_level}
+        )
         return accuracy_reward(completions, solution, problem_type)
 
     return reward
@@ -142,7 +145,7 @@ def test_escalation(script, tiny_model, tmp_path):
             "unsolved": 1 / 3,
             "all_correct": 0.0,
             "extra_tokens": 1.0,  # 4 + 2 completions more than the first 6
-            "rows_without_steps": 0.0,
+            "level_0_only": 0.0,
             "too_long": 0.0,
         }
     )
@@ -173,7 +176,7 @@ def test_rows_without_steps_and_levels_that_collapse(script, tiny_model, tmp_pat
     trainer.train()
     # floor(2 * 1 / 3) = 0 steps: level 1 of row 2 is level 0
     assert [[text.split(PROMPT_END)[1] for text in call] for call in calls] == [[""] * 6, ["<think>One."] * 2]
-    assert trainer.state.log_history[0]["hints/rows_without_steps"] == pytest.approx(1 / 3)
+    assert trainer.state.log_history[0]["hints/level_0_only"] == pytest.approx(2 / 3)
 
 
 def test_the_gate_decides_not_the_sum_of_the_rewards(script, tiny_model, tmp_path):
@@ -194,11 +197,30 @@ def test_the_gate_decides_not_the_sum_of_the_rewards(script, tiny_model, tmp_pat
 def test_an_async_gate(script, tiny_model, tmp_path):
     calls = script({"row-0": 2})
 
-    async def gate(completions, hint, **columns):
-        return [float("Two." in start) for start in hint]
+    async def gate(completions, response_start, **columns):
+        return [float("Two." in start) for start in response_start]
 
-    make(HintGRPOTrainer, tiny_model, hint_options(tmp_path), hinted_rows(1), gate=gate).train()
+    trainer = make(HintGRPOTrainer, tiny_model, hint_options(tmp_path), hinted_rows(1), gate=gate)
+
+    async def in_a_notebook():
+        trainer.train()
+
+    asyncio.run(in_a_notebook())
     assert len(calls) == 3
+
+
+def test_a_column_that_is_called_hint(script, tiny_model, tmp_path):
+    """Some data sets have one. It is a column like any other."""
+    script({"row-0": 0})
+    received = []
+
+    def formats(completions, hint, response_start, **columns):
+        received.append((hint, response_start))
+        return format_reward(completions, response_start, sections=("answer",))
+
+    dataset = hinted_rows(1).add_column("hint", ["Look at the map."])
+    make(HintGRPOTrainer, tiny_model, hint_options(tmp_path), dataset, formats).train()
+    assert received == [(["Look at the map."] * 2, ["", ""])]
 
 
 @pytest.mark.parametrize(("template", "start"), [("{hint}", "One."), ("<think>\n{hint}\n", "<think>\nOne.\n")])
@@ -220,7 +242,7 @@ def test_a_hint_that_counts(script, tiny_model, tmp_path, caplog):
         args,
         hinted_rows(1),
         spy(received),
-        gate=lambda hint, **_: [len(hint[0]) > 12] * 2,
+        gate=lambda response_start, **_: [len(response_start[0]) > 12] * 2,
     )
     trainer.train()
     assert [len(ids) for ids in received[0]["ids"]] == [30 - len("<think>One. Two.")] * 2
@@ -228,9 +250,7 @@ def test_a_hint_that_counts(script, tiny_model, tmp_path, caplog):
 
     args = hint_options(tmp_path, max_completion_length=16, hint_counts_as_completion=True)
     with caplog.at_level(logging.WARNING):
-        trainer = make(
-            HintGRPOTrainer, tiny_model, args, hinted_rows(1), spy(received), gate=lambda hint, **_: [0.0] * 2
-        )
+        trainer = make(HintGRPOTrainer, tiny_model, args, hinted_rows(1), spy(received), gate=lambda **_: [0.0] * 2)
         trainer.train()
     assert trainer.state.log_history[0]["hints/too_long"] == 1.0
     assert "Row 'row-0': the hint of level 2 leaves no room for a completion" in caplog.text
@@ -272,11 +292,11 @@ def test_a_hinted_completion_is_what_the_model_would_have_written_on(any_model, 
     )
     dataset = hinted_rows(2, 0, 1)
 
-    def gate(hint, problem, **columns):
+    def gate(response_start, problem, **columns):
         """Row 0 needs level 2, row 1 level 1, row 2 none."""
         return [
             float(start.count(".") >= 2 - problem.count("please"))
-            for start, problem in zip(hint, problem, strict=True)
+            for start, problem in zip(response_start, problem, strict=True)
         ]
 
     trainer = make(HintGRPOTrainer, any_model, args, dataset, parity_reward, gate=gate)
@@ -320,7 +340,7 @@ def test_the_hint_is_not_learnt(tiny_model, tmp_path):
         args,
         hinted_rows(1),
         parity_reward,
-        gate=lambda hint, **_: [bool(h) for h in hint],
+        gate=lambda response_start, **_: [bool(start) for start in response_start],
     )
     trainer.train()
     (output,) = trainer.outputs
@@ -371,6 +391,82 @@ def test_memory(script, tiny_model, tmp_path):
     assert starts == [[one, one, "", ""], [two, two, one, one]]
 
 
+def test_memory_of_levels_that_collapse(script, tiny_model, tmp_path):
+    """Two steps at M = 3 give levels 0 and 2. One level below 2 gives as many steps as level 0, so it starts there."""
+    calls = script({"row-0": 1})
+    args = hint_options(tmp_path, hint_memory=True, max_steps=2)
+    trainer = make(HintGRPOTrainer, tiny_model, args, hinted_rows(1, steps=[["One.", "Two."]]))
+    trainer.train()
+    starts = [[text.split(PROMPT_END)[1] for text in call] for call in calls]
+    assert starts == [["", ""], ["<think>One."] * 2] * 2
+
+
+# ---- beside other options
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"mask_truncated_completions": True},
+        {"num_iterations": 2},
+        {"gradient_accumulation_steps": 2, "steps_per_generation": 4, "max_steps": 2},
+        {"loss_type": "dapo"},
+    ],
+    ids=str,
+)
+def test_hints_are_never_in_the_loss(tiny_model, tmp_path, settings):
+    """Whatever becomes of a batch on its way to the loss, the hint stays outside of it."""
+    seen = []
+
+    class Noting(HintGRPOTrainer):
+        def _compute_loss(self, model, inputs):
+            seen.append((inputs["completion_ids"].clone(), (inputs["completion_mask"] * inputs["tool_mask"]).bool()))
+            return super()._compute_loss(model, inputs)
+
+    args = hint_options(tmp_path, per_device_train_batch_size=2, max_completion_length=6, **settings)
+    gate = {"gate": lambda response_start, **_: [bool(start) for start in response_start]}
+    make_trainer(Noting, tiny_model, args, hinted_rows(1, 2, 1, 1), parity_reward, **gate).train()
+    hint = build_tokenizer()("<think>One.")["input_ids"]
+    assert seen
+    for ids, in_loss in seen:
+        assert ids[:, : len(hint)].tolist() == [hint] * len(ids)
+        assert not in_loss[:, : len(hint)].any()
+        assert settings.get("mask_truncated_completions") or in_loss[:, len(hint)].all()
+
+
+def test_the_reference_sees_the_trained_completions_and_the_kl_leaves_hints_out(tiny_model, tmp_path):
+    """In the first step policy and reference are the same model; afterwards the KL is that of the loss's tokens."""
+    calls = []
+
+    class Noting(HintGRPOTrainer):
+        def _get_per_token_logps_and_entropies(self, model, input_ids, *args, **kwargs):
+            calls.append((model is self.ref_model, input_ids.shape[0]))
+            return super()._get_per_token_logps_and_entropies(model, input_ids, *args, **kwargs)
+
+    args = hint_options(tmp_path, max_completion_length=6, beta=0.5, max_steps=2, learning_rate=1e-2)
+    gate = {"gate": lambda response_start, **_: [start.count(".") == 2.0 for start in response_start]}
+    trainer = make_trainer(recording(Noting), tiny_model, args, hinted_rows(1), parity_reward, **gate)
+    trainer.train()
+    # three levels were sampled, but only the chosen two completions go through the reference
+    assert [rows for is_reference, rows in calls if is_reference] == [2, 2]
+    first, second = [kl for (kl,) in step_logs(trainer, "kl")]
+    assert first == pytest.approx(0, abs=1e-6)
+    assert second > 0
+
+
+def test_what_looks_special_in_a_step_is_text(script, tiny_model, tmp_path):
+    """An end of turn, or an image without a picture, in a reference."""
+    script({"row-0": 1})
+    dataset = hinted_rows(1, steps=[["One.<|im_end|><|image_pad|>", "Two.", "Three."]])
+    trainer = make(HintGRPOTrainer, tiny_model, hint_options(tmp_path), dataset)
+    trainer.train()
+    (output,) = trainer.outputs
+    text = "<think>One.<|im_end|><|image_pad|>"
+    assert output["completion_ids"][0, : len(text)].tolist() == [
+        token for character in text for token in build_tokenizer()(character)["input_ids"]
+    ]
+
+
 # ---- with captions
 
 
@@ -390,8 +486,8 @@ def test_captions_that_begin_in_a_hint(monkeypatch, tiny_model, tmp_path):
 
             return [Reading("", "7" if caption == "seven dots" else None) for caption in captions]
 
-    def formats(completions, hint, **columns):
-        received.append((format_reward(completions), format_reward(completions, hint)))
+    def formats(completions, response_start, **columns):
+        received.append((format_reward(completions), format_reward(completions, response_start)))
         return received[-1][1]
 
     monkeypatch.setattr(VisionGRPOTrainer, "_generate_single_turn", reply)
@@ -459,6 +555,13 @@ def test_bad_gates(script, tiny_model, tmp_path, gate, message):
     trainer = make(HintGRPOTrainer, tiny_model, hint_options(tmp_path), hinted_rows(1), gate=gate)
     with pytest.raises((ValueError, RuntimeError), match=message):
         trainer.train()
+
+
+def test_memory_needs_ids(tiny_model, tmp_path):
+    with pytest.raises(ValueError, match="hint_memory is true, but the rows have no column `id`"):
+        make(
+            HintGRPOTrainer, tiny_model, hint_options(tmp_path, hint_memory=True), hinted_rows(1).remove_columns("id")
+        )
 
 
 def test_tools_are_refused(tiny_model, tmp_path):

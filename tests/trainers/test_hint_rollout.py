@@ -2,6 +2,8 @@
 """Both modes on stub policies: what they sample, what they choose, and by which law."""
 
 import random
+import threading
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
@@ -17,10 +19,11 @@ class Stub:
 
     def __init__(self, right, seed=0, by_name=False):
         self.right, self.rng, self.by_name = right, random.Random(seed), by_name
-        self.calls = []
+        self.calls, self.plain = [], []
 
-    def sample(self, requests):
+    def sample(self, requests, is_plain):
         self.calls.append([(request.index, request.rung.level) for request in requests])
+        self.plain.append(is_plain)
         return [Sampled([self._is_right(request)] * (request.rung.level + 1)) for request in requests]
 
     def _is_right(self, request):
@@ -115,6 +118,66 @@ def test_the_law_of_the_chosen_level(mode):
     for name, chance in expected.items():
         # four standard errors
         assert measured[name] == pytest.approx(chance, abs=4 * (chance * (1 - chance) / num_groups) ** 0.5), name
+
+
+class World:
+    """Stands for two processes that gather objects: each is a thread, and the two wait for each other."""
+
+    def __init__(self, monkeypatch):
+        self.barrier, self.parts, self.rank = threading.Barrier(2, timeout=20), [None, None], threading.local()
+        monkeypatch.setattr("open_r1_vision.trainers.hint_rollout.gather_object", self.gather)
+
+    def gather(self, objects):
+        self.parts[self.rank.value] = objects
+        self.barrier.wait()
+        gathered = [item for part in self.parts for item in part]
+        self.barrier.wait()
+        return gathered
+
+    def run(self, mode, row_ids, ladders, first_right):
+        """Rows of two processes; a row is right from its level on. The stub and the rollout of each process."""
+        size = len(row_ids) // 2
+
+        class Fixed(Stub):
+            def _is_right(self, request):
+                return int(request.rung.level >= first_right[self.ids[request.index]])
+
+        def work(rank):
+            self.rank.value = rank
+            stub, here = Fixed({}), slice(rank * size, (rank + 1) * size)
+            stub.ids = row_ids[here]
+            settings = {"num_generations": G, "threshold": 0.0, "rank": rank}
+            functions = {"sample": stub.sample, "judge": stub.judge}
+            return stub, roll_out(mode, row_ids[here], ladders[here], **settings, **functions)
+
+        with ThreadPoolExecutor(2) as pool:
+            return list(pool.map(work, (0, 1)))
+
+
+def test_two_processes_share_a_group(monkeypatch):
+    """Three groups of four; the second is half on each process. Only the second process climbs to the end."""
+    outcomes = World(monkeypatch).run("escalate", list("aaaabbbbcccc"), [LADDER] * 12, {"a": 0, "b": 1, "c": 2})
+    (first, left), (second, right) = outcomes
+    assert [len(call) for call in first.calls] == [6, 2, 0]
+    assert [len(call) for call in second.calls] == [6, 6, 4]
+    assert [rung.level for rung in left.rungs + right.rungs] == [0] * 4 + [1] * 4 + [2] * 4
+    assert measure(left, 3) == measure(right, 3)
+    assert (left.first_tokens, left.extra_tokens) == (12, 8 * 2 + 4 * 3)
+
+
+def test_whether_a_round_is_the_plain_batch_is_the_same_in_all_processes(monkeypatch):
+    """Process 0 has a row without steps, or one that starts at level 0. It must not go a way of its own: backends that
+    gather prompts would wait for calls that the other does not make."""
+    without_steps = World(monkeypatch).run(
+        "parallel", list("aaaabbbb"), [LADDER[:1]] * 4 + [LADDER] * 4, {"a": 9, "b": 1}
+    )
+    assert [stub.plain for stub, _ in without_steps] == [[False], [False]]
+    remembered = World(monkeypatch).run(
+        "escalate", list("aaaabbbb"), [LADDER] * 4 + [LADDER[1:]] * 4, {"a": 0, "b": 1}
+    )
+    assert [stub.plain for stub, _ in remembered] == [[False], [False]]
+    plain = World(monkeypatch).run("escalate", list("aaaabbbb"), [LADDER] * 8, {"a": 0, "b": 1})
+    assert [stub.plain for stub, _ in plain] == [[True, False], [True, False]]
 
 
 @pytest.mark.parametrize("mode", ["escalate", "parallel"])

@@ -77,8 +77,11 @@ def test_vllm_goes_on_from_hints(make_with_vllm):
     """Placeholders stay single, the hint stands at the end, and its tokens get log-probability 0, outside the loss."""
     dataset = rows(2, 0).add_column("reasoning_steps", [["One.", "Two.", "Three."]] * 2)
 
-    def gate(hint, problem, **columns):
-        return [float("please" not in question or bool(start)) for start, question in zip(hint, problem, strict=True)]
+    def gate(response_start, problem, **columns):
+        return [
+            float("please" not in question or bool(start))
+            for start, question in zip(response_start, problem, strict=True)
+        ]
 
     build = functools.partial(make_with_vllm, config_class=HintGRPOConfig, shuffle_dataset=False, max_steps=1)
     trainer = build(HintGRPOTrainer, dataset, max_completion_length=6, gate=gate)
@@ -101,7 +104,7 @@ def test_vllm_goes_on_from_hints(make_with_vllm):
         HintGRPOTrainer,
         dataset,
         max_completion_length=6,
-        gate=lambda hint, **_: [0.0] * len(hint),
+        gate=lambda completions, **_: [0.0] * len(completions),
         vllm_max_model_length=level_1,
     )
     trainer.train()

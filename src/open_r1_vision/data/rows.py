@@ -230,7 +230,11 @@ def _text_columns(columns: Mapping[str, list], indices: Sequence[int], source: s
         "solution": golds,
         "problem_type": types,
         "source": [source if value is None else str(value) for value in columns.get("source", empty)],
-        **{name: [_text_list(value) for value in columns[name]] for name in OPTIONAL_COLUMNS if name in columns},
+        **{
+            name: [_text_list(value, name, index) for index, value in zip(indices, columns[name], strict=True)]
+            for name in OPTIONAL_COLUMNS
+            if name in columns
+        },
     }
 
 
@@ -240,10 +244,15 @@ def _as_text(value: Any, column: str, index: int) -> str:
     return "" if value is None else str(value)
 
 
-def _text_list(value: Any) -> list[str]:
+def _text_list(value: Any, column: str, index: int) -> list[str]:
     if value is None:
         return []
-    return [str(item) for item in (value if isinstance(value, list) else [value])]
+    if not isinstance(value, list) or not all(isinstance(item, str) for item in value):
+        raise ValueError(
+            f"Row {index}: `{column}` is {value!r:.100}, but it must be a list of texts. Split it "
+            "(open_r1_vision.data.steps.split_steps does so for a written solution), or leave it out."
+        )
+    return value
 
 
 def _report_inferred(given: Sequence[str | None] | None, types: Sequence[str], source: str) -> None:

@@ -18,7 +18,7 @@ from open_r1_vision.rewards.tags import is_sequence_of_sections
 
 def format_reward(
     completions: Sequence[Completion],
-    hint: Sequence[str] | None = None,
+    response_start: Sequence[str] | None = None,
     *,
     sections: Sequence[str] = ("info", "think", "answer"),
     **columns: Any,
@@ -27,7 +27,8 @@ def format_reward(
 
     Args:
         completions: strings or TRL's message lists, one for each row.
-        hint: the text that each response was given to start with, which counts as its own; None for none.
+        response_start: the text that each response was given to start with, see HintGRPOTrainer, which counts as its
+            own; None for none.
         sections: the tags in order; `("think", "answer")` is the format of R1.
         columns: further columns of the rows; not used.
 
@@ -36,6 +37,6 @@ def format_reward(
     """
     tags = tuple(sections)
     texts = [completion_text(completion) for completion in completions]
-    if hint is not None:
-        texts = [start + text for start, text in zip(hint, texts, strict=True)]
+    if response_start is not None:
+        texts = [start + text for start, text in zip(response_start, texts, strict=True)]
     return [float(is_sequence_of_sections(text, tags)) for text in texts]

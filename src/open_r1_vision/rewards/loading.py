@@ -14,7 +14,7 @@ from open_r1_vision.importing import import_callable
 #: What the trainer passes to a reward besides the columns of the data set.
 RUNTIME_COLUMNS = frozenset(
     ("prompts", "completions", "completion_ids", "trainer_state", "log_extra", "log_metric", "environments")
-    + ("caption", "caption_answer", "hint", "hint_level")
+    + ("caption", "caption_answer", "response_start", "hint_level")
 )
 #: The row schema.
 ROW_COLUMNS = frozenset(

@@ -36,7 +36,7 @@ def rows(split: str = "train", count: int = 4800, seed: int = 0) -> Dataset:
     """Rows of the digits task.
 
     Args:
-        split: `warm_up` (2 to 5 digits), `train` or `test` (5 to 7 digits); each has its own writers.
+        split: `warm_up` (2 to 5 digits), `train` or `test` (6 digits); each has its own writers.
         count: number of rows.
         seed: another seed gives other pages of the same kind.
 

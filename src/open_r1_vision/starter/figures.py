@@ -27,7 +27,7 @@ def rows(split: str = "train", count: int = 4800, seed: int = 0) -> Dataset:
     """Rows of the figures task.
 
     Args:
-        split: `warm_up` (2 to 5 shapes), `train` or `test` (5 to 7 shapes).
+        split: `warm_up` (2 to 5 shapes), `train` or `test` (6 shapes).
         count: number of rows.
         seed: another seed gives other scenes of the same kind.
 

@@ -49,12 +49,12 @@ class CaptionGRPOTrainer(VisionGRPOTrainer):
         model: str | PreTrainedModel,
         reward_funcs: Any = None,
         args: CaptionGRPOConfig | None = None,
-        *,
+        *rest: Any,
         reader: CaptionReader | None = None,
         **kwargs: Any,
     ) -> None:
         args = args or self.config_class(output_dir="runs/caption_grpo")
-        super().__init__(model, reward_funcs, args, **kwargs)
+        super().__init__(model, reward_funcs, args, *rest, **kwargs)
         self.reader = reader or PolicyReader(
             self.generate_greedy, load_prompt(args.reader_prompt), args.reader_max_tokens
         )
@@ -63,7 +63,10 @@ class CaptionGRPOTrainer(VisionGRPOTrainer):
         self, inputs: list[dict], prompts: list, completions: list, completion_ids_list: list
     ) -> torch.Tensor:
         # a hint may begin the caption, see HintCaptionGRPOTrainer
-        texts = [row.get("hint", "") + completion_text(text) for row, text in zip(inputs, completions, strict=True)]
+        texts = [
+            row.get("response_start", "") + completion_text(text)
+            for row, text in zip(inputs, completions, strict=True)
+        ]
         captions = [extract_caption(text) for text in texts]
         with self.timed("reading"):
             readings = self.reader.read(captions, [row["problem"] for row in inputs])

@@ -9,6 +9,8 @@ from trl import GRPOConfig
 
 from open_r1_vision.batching import BatchPlan, plan_batch
 from open_r1_vision.distributed import boot_deepspeed_on_cpu, num_processes
+from open_r1_vision.importing import import_callable
+from open_r1_vision.rewards.loading import required_columns
 from open_r1_vision.trainers.schedules import kl_weight
 
 
@@ -129,7 +131,8 @@ class HintGRPOConfig(VisionGRPOConfig):
         default="escalate",
         metadata={
             "help": "escalate: sample without hint, and sample the groups that are all wrong again, level by level. "
-            "parallel: sample every level at once, as the authors do. Both train the same group."
+            "parallel: sample every level at once, as the authors do, M times the batch in one call. Both train the "
+            "same group."
         },
     )
     hint_levels: int = field(
@@ -151,10 +154,17 @@ class HintGRPOConfig(VisionGRPOConfig):
     )
     hint_gate: str = field(
         default="open_r1_vision.rewards.accuracy_reward",
-        metadata={"help": "Dotted path of the function that says which completions are right, called like a reward."},
+        metadata={
+            "help": "Dotted path of the function that says which completions are right, called as a reward is, with "
+            "its own defaults."
+        },
     )
     hint_gate_threshold: float = field(
-        default=0.0, metadata={"help": "A completion is right if the gate gives it more than this."}
+        default=0.0,
+        metadata={
+            "help": "A completion is right if the gate gives it more than this. Raise it for graded scores: of free "
+            "texts hardly one has nothing in common with the gold."
+        },
     )
     hint_counts_as_completion: bool = field(
         default=False,
@@ -192,7 +202,8 @@ class HintGRPOConfig(VisionGRPOConfig):
     @property
     def named_columns(self) -> tuple[str, ...]:
         """See :class:`VisionGRPOConfig`."""
-        return (*super().named_columns, self.hint_column)
+        steps = (self.hint_column,) if self.hint_levels > 1 else ()
+        return (*super().named_columns, *steps, *required_columns(import_callable(self.hint_gate)))
 
 
 @dataclass

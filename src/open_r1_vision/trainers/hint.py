@@ -6,6 +6,7 @@ import inspect
 import json
 import logging
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
@@ -46,25 +47,29 @@ class HintGRPOTrainer(VisionGRPOTrainer):
     log-probabilities, reference and loss.
 
     The hint's tokens are not in the loss, not in the text and the tokens that rewards get, and not in the length
-    metrics. A reward that wants the hint names the column `hint`, the text that the response starts with ("" at level
-    0), or `hint_level`. Evaluation and `generate_greedy` give no hints. `hint_levels=1` is plain GRPO with the metrics
-    below.
+    metrics. A reward that wants the hint names the column `response_start`, the text that the response was given to
+    start with ("" at level 0), or `hint_level`. Evaluation and `generate_greedy` give no hints. `hint_levels=1` is
+    plain GRPO with the metrics below.
 
     Args:
-        gate: decides which completions are right; called like a reward, with the columns of the rows and `hint`. By
-            default the function that `args.hint_gate` names. All other arguments are VisionGRPOTrainer's.
+        gate: decides which completions are right. Called as a reward is, with the columns of the rows,
+            `response_start` and `hint_level`, but without `log_extra` and `log_metric`, and once for each round of
+            sampling that has rows in its process: so it must not generate with the policy or wait for other
+            processes. By default the function that `args.hint_gate` names. All other arguments are
+            VisionGRPOTrainer's.
 
     Logged, as shares of the groups of a step: `hints/utilisation_before` and `hints/utilisation` (groups whose scores
     by the gate differ, as first sampled and as trained), `hints/level_0` to `hints/level_M-1` (trained level),
     `hints/unsolved` (no right completion at any level), `hints/all_correct` (of the trained groups); further
-    `hints/extra_tokens` (tokens sampled for hints, per token of the first sampling), `hints/rows_without_steps` and
-    `hints/too_long` (rows that lost a level to the token budget).
+    `hints/extra_tokens` (tokens sampled for hints, per token of the first sampling), `hints/level_0_only` (rows with
+    too few steps for any hint) and `hints/too_long` (rows that lost a level to the token budget).
 
     Overrides `_generate`, `_generate_single_turn`, `_calculate_rewards`, `_save_optimizer_and_scheduler` and
     `_load_optimizer_and_scheduler`; each calls VisionGRPOTrainer's.
 
     Raises:
-        ValueError: tools, rollout functions or environments, which write into the response too.
+        ValueError: tools, rollout functions or environments, which write into the response too; rows without the
+            column of the steps, or without `id` where levels are remembered.
     """
 
     _tag_names = ["trl", "grpo", "hint-grpo", "open_r1_vision"]
@@ -82,7 +87,8 @@ class HintGRPOTrainer(VisionGRPOTrainer):
         model: str | PreTrainedModel,
         reward_funcs: Any = None,
         args: HintGRPOConfig | None = None,
-        *,
+        train_dataset: Any = None,
+        *rest: Any,
         gate: Callable[..., Any] | None = None,
         **kwargs: Any,
     ) -> None:
@@ -90,9 +96,12 @@ class HintGRPOTrainer(VisionGRPOTrainer):
         for name in ("tools", "rollout_func", "environment_factory"):
             if kwargs.get(name):
                 raise ValueError(f"{type(self).__name__} got `{name}`, which would write over hints: leave it out.")
-        _check_column(kwargs.get("train_dataset"), args.hint_column)
-        super().__init__(model, reward_funcs, args, **kwargs)
         self.gate = checked(gate or import_callable(args.hint_gate), role="gate")
+        _check_columns(train_dataset, args)
+        super().__init__(model, reward_funcs, args, train_dataset, *rest, **kwargs)
+        config = self.accelerator.unwrap_model(self.model).config.get_text_config()
+        limit = getattr(config, "max_position_embeddings", None)
+        self._context_length: int | None = self.args.vllm_max_model_length if self.use_vllm else limit
         # the chats of a batch that may be hinted, until they have been sampled
         self._unsampled: list | None = None
         self._hints: list[Hint] = []
@@ -137,7 +146,7 @@ class HintGRPOTrainer(VisionGRPOTrainer):
             num_generations=num_generations,
             threshold=self.args.hint_gate_threshold,
             rank=self.accelerator.process_index,
-            sample=lambda requests: self._sample(requests, chats, whole_batch),
+            sample=lambda requests, is_plain: self._sample(requests, chats, whole_batch if is_plain else None),
             judge=self._judge,
         )
         self._hints = [self._hint(row, rung) for row, rung in zip(self._batch_rows, rollout.rungs, strict=True)]
@@ -154,13 +163,10 @@ class HintGRPOTrainer(VisionGRPOTrainer):
         logprobs = [output.logprobs for output in rollout.sampled]
         return ids, None if any(values is None for values in logprobs) else logprobs
 
-    def _sample(self, requests: list[Request], chats: list, whole_batch: tuple) -> list[Sampled]:
+    def _sample(self, requests: list[Request], chats: list, whole_batch: tuple | None) -> list[Sampled]:
         """One completion for each request, by one call of the backend."""
-        if [request.index for request in requests] == list(range(len(chats))) and not any(
-            request.rung.num_steps for request in requests
-        ):
-            ids, logprobs = super()._generate_single_turn(*whole_batch)
-            return _sampled(ids, logprobs)
+        if whole_batch is not None:
+            return _sampled(*super()._generate_single_turn(*whole_batch))
         filled = self._fill_up(requests)
         if not filled:
             return []
@@ -196,20 +202,25 @@ class HintGRPOTrainer(VisionGRPOTrainer):
         columns: dict[str, list] = {
             name: [row[name] for row in rows] for name in rows[0] if name not in ("prompt", "completion")
         }
-        columns["hint"] = [self._hint(row, request.rung).text for row, request in zip(rows, requests, strict=True)]
+        hints = [self._hint(row, request.rung) for row, request in zip(rows, requests, strict=True)]
+        columns |= {"response_start": [hint.text for hint in hints], "hint_level": [hint.level for hint in hints]}
         scores = self.gate(
             prompts=[row["prompt"] for row in rows],
             completions=[[{"role": "assistant", "content": text}] for text in texts],
+            completion_ids=[output.ids for output in sampled],
+            trainer_state=self.state,
             **columns,
         )
-        return asyncio.run(scores) if inspect.iscoroutine(scores) else scores
+        if inspect.iscoroutine(scores):
+            with ThreadPoolExecutor(1) as pool:  # a notebook's own thread has a loop already
+                scores = pool.submit(asyncio.run, scores).result()
+        return scores
 
     # ---- hints of a row
 
     def _ladder(self, row: dict, prompt_ids: list[int]) -> list[Rung]:
         """The levels of a row that fit the token budget, from the one where it starts."""
-        num_steps = len(self._steps(row))
-        rungs = ladder(num_steps, self.args.hint_levels, self.args.hint_max_share)
+        rungs = ladder(len(self._steps(row)), self.args.hint_levels, self.args.hint_max_share)
         fitting = [rung for rung in rungs if self._fits(len(self._hint(row, rung).ids), len(prompt_ids))]
         fitting = fitting or rungs[:1]
         if len(fitting) < len(rungs) and not self._warned_too_long:
@@ -221,18 +232,18 @@ class HintGRPOTrainer(VisionGRPOTrainer):
                 row.get("id"),
                 rungs[len(fitting)].level,
             )
-        self._log_metric("hints/rows_without_steps", float(not num_steps))
+        self._log_metric("hints/level_0_only", float(len(rungs) == 1))
         self._log_metric("hints/too_long", float(len(fitting) < len(rungs)))
+        # one level below the last one, or the next lower one where levels give as many steps
         start = max(0, self._last_levels.get(str(row.get("id")), 0) - 1)
-        below = [rung for rung in fitting if rung.level < start]
-        return fitting[len(below) :] or fitting[-1:]
+        return fitting[sum(rung.level <= start for rung in fitting) - 1 :]
 
     def _fits(self, num_hint_tokens: int, num_prompt_tokens: int) -> bool:
         """Whether a completion of full length, or of what the hint leaves of it, still has room."""
         budget = self.max_completion_length or 0
         if self.args.hint_counts_as_completion:
             budget -= num_hint_tokens
-        context = self.args.vllm_max_model_length if self.use_vllm else None
+        context = self._context_length
         in_context = context is None or num_prompt_tokens + num_hint_tokens + budget <= context
         return not num_hint_tokens or (budget > 0 and in_context)
 
@@ -241,7 +252,9 @@ class HintGRPOTrainer(VisionGRPOTrainer):
             return Hint(rung.level)
         steps = " ".join(self._steps(row)[: rung.num_steps])
         text = self.args.hint_template.replace("{hint}", steps)
-        return Hint(rung.level, text, tuple(self._tokenizer(text, add_special_tokens=False)["input_ids"]))
+        # what looks like an end of turn or an image in a reference is text
+        ids = self._tokenizer(text, add_special_tokens=False, split_special_tokens=True)["input_ids"]
+        return Hint(rung.level, text, tuple(ids))
 
     def _steps(self, row: dict) -> list[str]:
         steps = row.get(self.args.hint_column)
@@ -260,7 +273,7 @@ class HintGRPOTrainer(VisionGRPOTrainer):
         self, inputs: list[dict], prompts: list, completions: list, completion_ids_list: list
     ) -> torch.Tensor:
         for row, hint in zip(inputs, self._hints, strict=True):
-            row.update(hint=hint.text, hint_level=hint.level)
+            row.update(response_start=hint.text, hint_level=hint.level)
         self._log_completion_extra("hint", [hint.text for hint in self._hints])
         self._log_completion_extra("hint_level", [hint.level for hint in self._hints])
         completion_ids_list = [
@@ -284,8 +297,9 @@ class HintGRPOTrainer(VisionGRPOTrainer):
 class HintCaptionGRPOTrainer(HintGRPOTrainer, CaptionGRPOTrainer):
     """Hint-GRPO and caption-GRPO in one run: hints for groups that are all wrong, a reward for captions.
 
-    A caption that begins in the hint and ends in the completion is read as a whole. Takes the arguments and options of
-    both trainers. Overrides nothing.
+    A caption that begins in the hint and ends in the completion is read as a whole; one that ends in the hint is read
+    too, and pays all of its group alike, so that reader metrics then count the reference as well. Takes the arguments
+    and options of both trainers. Overrides nothing.
     """
 
     _tag_names = ["trl", "grpo", "hint-grpo", "caption-grpo", "open_r1_vision"]
@@ -308,10 +322,17 @@ def _is_per_token(values: Any, prompt_ids: list) -> bool:
     )
 
 
-def _check_column(dataset: Any, column: str) -> None:
+def _check_columns(dataset: Any, args: HintGRPOConfig) -> None:
     names = getattr(dataset, "column_names", None)
-    if names is not None and column not in names:
+    if names is None or args.hint_levels == 1:
+        return
+    if args.hint_column not in names:
         raise ValueError(
-            f"hint_column is {column!r}, but the rows have the columns {', '.join(sorted(names))}: name the column "
-            "with the steps of the reference reasoning."
+            f"hint_column is {args.hint_column!r}, but the rows have the columns {', '.join(sorted(names))}: name the "
+            "column with the steps of the reference reasoning."
+        )
+    if args.hint_memory and "id" not in names:
+        raise ValueError(
+            "hint_memory is true, but the rows have no column `id` to remember levels by: add one, unique for each "
+            "row, or set hint_memory to false."
         )

@@ -82,7 +82,9 @@ class Rollout:
     extra_tokens: int
 
 
-Sample = Callable[[list[Request]], list[Sampled]]
+#: Gets the requests of this process, and whether the round is the plain batch: in every process each row once,
+#: without hint. That is for all processes to know, since a backend may treat it otherwise.
+Sample = Callable[[list[Request], bool], list[Sampled]]
 Judge = Callable[[list[Request], list[Sampled]], list[float | None]]
 
 
@@ -106,7 +108,7 @@ def roll_out(
         num_generations: size of a group.
         threshold: a completion is right if `judge` gives it more.
         rank: index of this process.
-        sample: called equally often in every process, with an empty list where there is nothing to do.
+        sample: called equally often in every process, also with an empty list, where there is nothing to do.
         judge: scores what was sampled; None where it can't.
     """
     local = list(zip(row_ids, ladders, strict=True))
@@ -127,7 +129,11 @@ def roll_out(
             for index, group in enumerate(group_of)
         ]
         requests = list(itertools.chain.from_iterable(wanted))
-        outputs = sample(requests)
+        is_plain = all(
+            span is not None and [rung.num_steps for rung in group.rungs[span]] == [0]
+            for group, span in zip(groups, spans, strict=True)
+        )
+        outputs = sample(requests, is_plain)
         scores = iter(judge(requests, outputs) if requests else [])
         for request, output in zip(requests, outputs, strict=True):
             sampled[request.index].append(output)
@@ -149,7 +155,10 @@ def roll_out(
 
 
 def measure(rollout: Rollout, num_levels: int) -> dict[str, float]:
-    """Metrics of a rollout, equal in every process; all but `extra_tokens` are shares of groups."""
+    """Metrics of a rollout, equal in every process; all but `extra_tokens` are shares of groups.
+
+    "Before" is the first rung that was sampled, which with a memory of levels may be a hinted one.
+    """
     groups = rollout.groups
     trained = [group.scores[group.chosen] for group in groups]
     levels = [group.rungs[group.chosen].level for group in groups]
