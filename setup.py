@@ -10,6 +10,7 @@ extras = {
     "vllm": ["vllm>=0.22,<=0.31"],
     "flash-attn": ["flash-attn>=2.8"],
     "torchvision": ["torchvision", "qwen-vl-utils>=0.0.14"],
+    "reasoners": ["openai[aiohttp]>=2.25"],
     # nothing yet: what benchmarks need comes here
     "eval": [],
     "starter": ["scikit-learn>=1.5"],
@@ -21,8 +22,12 @@ extras["dev"] = [
     "pytest-timeout>=2.3",
     "ruff>=0.14",
     "types-PyYAML",
+    # a real server for the tests; its command line imports requests without asking for it
+    "transformers[serving]",
+    "requests>=2.32",
     *extras["starter"],
     *extras["deepspeed"],
+    *extras["reasoners"],
 ]
 
 setup(
@@ -39,7 +44,7 @@ setup(
     package_data={
         "open_r1_vision": ["py.typed"],
         "open_r1_vision.prompts": ["*.txt"],
-        "open_r1_vision.starter": ["checkpoint/*"],
+        "open_r1_vision.starter": ["checkpoint/*", "*.json"],
     },
     install_requires=[
         "torch>=2.6",

@@ -6,7 +6,8 @@
 Writes a Markdown table: the first's and the second's last evaluation, or those after `--steps`, with Wilson's 95 %
 intervals, their difference and McNemar's exact p, for each pair and for all rows of all pairs together. The latter
 counts a held-out row once for each seed, as if the runs were independent of one another. With `--metric NAME` the mean
-of a logged metric over all steps stands below.
+of a logged metric over all steps stands below, with `--signal REWARD` the share of all groups in which that reward
+was not the same for all completions, from the logged completions.
 """
 
 import argparse
@@ -23,6 +24,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--measure", nargs="*", default=["accuracy", "caption_exact"], help="fields of a sample")
     parser.add_argument("--steps", nargs="+", type=int, default=[None], help="evaluations to compare")
     parser.add_argument("--metric", nargs="*", default=[], help="logged metrics, such as hints/utilisation")
+    parser.add_argument("--signal", help="reward by which groups have a signal or not, such as accuracy_reward")
+    parser.add_argument("--signal_steps", type=int, help="look at the groups of the first so many steps only")
     args = parser.parse_args(argv)
     if len(args.first) != len(args.second):
         parser.error(f"{len(args.first)} runs can't be paired with {len(args.second)}: name as many for both.")
@@ -31,6 +34,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     for step in args.steps:
         for measure in args.measure:
             lines += _compare(pairs, measure, step)
+    if args.signal:
+        lines += _compare_signal(pairs, args.signal, args.signal_steps)
     for metric in args.metric:
         lines += _average(pairs, metric)
     sys.stdout.write("\n".join(lines) + "\n")
@@ -58,7 +63,7 @@ def _compare(pairs: list[tuple[Path, Path]], measure: str, step: int | None) -> 
 
 
 def _scores(run: Path, measure: str, step: int | None) -> dict[str, float]:
-    from open_r1_vision.evaluation import read_evaluations
+    from open_r1_vision.evaluation import MEASURES, read_evaluations
 
     evaluations = read_evaluations(run)
     if not evaluations:
@@ -66,7 +71,50 @@ def _scores(run: Path, measure: str, step: int | None) -> dict[str, float]:
     if step is not None and step not in evaluations:
         raise SystemExit(f"{run} was not evaluated after {step} steps, only after {', '.join(map(str, evaluations))}.")
     samples = evaluations[max(evaluations) if step is None else step]
+    if measure not in MEASURES or any(getattr(sample, measure) is None for sample in samples):
+        raise SystemExit(
+            f"{run} has no {measure!r} for each row: --measure takes those of {', '.join(MEASURES)} it has."
+        )
     return {sample.id: getattr(sample, measure) for sample in samples}
+
+
+def _compare_signal(pairs: list[tuple[Path, Path]], reward: str, steps: int | None) -> list[str]:
+    from open_r1_vision.statistics import wilson_interval
+
+    lines, totals = [], ([], [])  # type: list[str], tuple[list[float], list[float]]
+    for pair in pairs:
+        signals = [_signals(run, reward, steps) for run in pair]
+        for total, values in zip(totals, signals, strict=True):
+            total += values
+        shares = [wilson_interval(values) for values in signals]
+        ratio = shares[1].mean / max(shares[0].mean, 1e-9)
+        lines.append(
+            f"| {pair[0].name}, {pair[1].name} | groups with signal | {shares[0]} | {shares[1]} | x {ratio:.2f} | |"
+        )
+    if len(pairs) > 1:
+        shares = [wilson_interval(total) for total in totals]
+        ratio = shares[1].mean / max(shares[0].mean, 1e-9)
+        lines.append(f"| all | groups with signal | {shares[0]} | {shares[1]} | x {ratio:.2f} | |")
+    return lines
+
+
+def _signals(run: Path, reward: str, steps: int | None) -> list[float]:
+    """For each group of the run, in order, 1 where the reward differs within it."""
+    import pandas as pd
+
+    from open_r1_vision.report import read_results
+
+    size = int(read_results(run)["settings"]["num_generations"])
+    signals = []
+    for path in sorted((run / "completions").glob("*.parquet"))[:steps]:
+        table = pd.read_parquet(path)
+        if reward not in table:
+            raise SystemExit(f"{path} has no reward {reward!r}: it has {', '.join(table.columns)}.")
+        values = table[reward].tolist()
+        signals += [float(len(set(values[start : start + size])) > 1) for start in range(0, len(values), size)]
+    if not signals:
+        raise SystemExit(f"{run} has no logged completions: set log_completions to true before training.")
+    return signals
 
 
 def _average(pairs: list[tuple[Path, Path]], metric: str) -> list[str]:

@@ -9,7 +9,7 @@ for seed in 0 1 2; do
   local_scripts/train_cpu.sh $recipe --seed $seed --output_dir $runs/hint_grpo_plain_seed$seed --hint_levels 1
 done
 python eval/pairs.py --first $runs/hint_grpo_plain_seed{0,1,2} --second $runs/hint_grpo_seed{0,1,2} \
-  --steps 20 40 60 --metric hints/utilisation hints/utilisation_before hints/unsolved hints/extra_tokens step_time
+  --steps 20 40 60 --signal accuracy_reward --metric hints/utilisation hints/utilisation_before hints/unsolved hints/extra_tokens step_time
 for mode in escalate parallel; do
   local_scripts/train_cpu.sh $recipe --max_steps 10 --output_dir $runs/hint_grpo_$mode --hint_mode $mode
 done

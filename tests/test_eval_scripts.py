@@ -5,6 +5,7 @@ import importlib.util
 import json
 from pathlib import Path
 
+import pandas as pd
 import pytest
 
 from open_r1_vision.evaluation import Sample, write_samples
@@ -63,6 +64,21 @@ def test_pairs_at_an_earlier_evaluation(runs, capsys):
     assert "| 0.0 % [0.0, 27.8] | 0.0 % [0.0, 27.8] | +0.0 | 1 |" in lines[2]
     with pytest.raises(SystemExit, match="was not evaluated after 3 steps, only after 0, 5"):
         pairs.main(["--first", runs["a0"], "--second", runs["b0"], "--steps", "3"])
+
+
+def test_groups_with_signal(runs, capsys, tmp_path):
+    for name, rewards in (("a0", [0.0, 0.0, 1.0, 0.0]), ("b0", [0.0, 1.0, 1.0, 0.0])):
+        folder = tmp_path / name / "completions"
+        folder.mkdir()
+        pd.DataFrame({"accuracy_reward": rewards}).to_parquet(folder / "completions_00001.parquet")
+        results = {"means": {}, "settings": {"num_generations": "2"}}
+        (tmp_path / name / "results.json").write_text(json.dumps(results))
+    main = load("pairs").main
+    main(["--first", runs["a0"], "--second", runs["b0"], "--measure", "--signal", "accuracy_reward"])
+    (line,) = capsys.readouterr().out.splitlines()[2:]
+    assert line == "| a0, b0 | groups with signal | 50.0 % [9.5, 90.5] | 100.0 % [34.2, 100.0] | x 2.00 | |"
+    with pytest.raises(SystemExit, match="has no reward 'other'"):
+        main(["--first", runs["a0"], "--second", runs["b0"], "--signal", "other"])
 
 
 def test_pairs_that_do_not_fit(runs, tmp_path, capsys):

@@ -25,11 +25,14 @@ class Reading:
         reply: what the reader wrote; empty when it was not asked.
         answer: the answer in the reply, None when there is none.
         is_description: False when the reader rejected the caption as more than a description.
+        failure: why there is no reply although there is a caption; None when nothing went wrong. Such a caption is
+            not a bad one, and must not be scored as one: see `failures.py`.
     """
 
     reply: str
     answer: str | None
     is_description: bool = True
+    failure: str | None = None
 
 
 class CaptionReader(Protocol):
