@@ -407,7 +407,7 @@ def test_the_held_out_evaluation(finished, tiny_model):
 
 def test_results(finished):
     results = json.loads((finished["folder"] / "results.json").read_text())
-    assert list(results) == ["steps", "train_seconds", "held_out", "last_step", "settings", "versions"]
+    assert list(results) == ["steps", "train_seconds", "held_out", "last_step", "means", "settings", "versions"]
     assert results["steps"] == 4
     assert results["train_seconds"] > 0
     held_out = results["held_out"]
