@@ -54,7 +54,10 @@ def main(argv: Sequence[str] | None = None) -> None:
     rows = add_prompts(task.rows("test", args.count, args.seed), load_prompt("starter"))
     plain = GreedyGenerator(args.model)
     settings = [(0.0, None)] + [(scale, span) for span in SPANS for scale in args.scales if scale != 0]
-    calibrations = [Calibration(scale, args.plausibility if scale else 0.0, span) for scale, span in settings]
+    try:
+        calibrations = [Calibration(scale, args.plausibility if scale else 0.0, span) for scale, span in settings]
+    except ValueError as error:
+        raise SystemExit(f"error: {error}") from error
     parts = (plain.model, plain.processor)
     endless = [CalibratedGenerator(*parts, each, min_new_tokens=MAX_NEW_TOKENS) for each in calibrations]
     costs = measure_costs(endless, rows, min(args.batch_size, len(rows)), args.repeats)

@@ -42,7 +42,10 @@ def main(argv: Sequence[str] | None = None) -> None:
     from open_r1_vision.starter import digits, figures
     from open_r1_vision.statistics import wilson_interval
 
-    calibration = Calibration(args.calibration, args.plausibility, args.calibration_span)
+    try:
+        calibration = Calibration(args.calibration, args.plausibility, args.calibration_span)
+    except ValueError as error:
+        raise SystemExit(f"error: {error}") from error
     task = {"digits": digits, "figures": figures}[args.task]
     rows = add_prompts(task.rows(args.split, args.count, args.seed), load_prompt("starter"))
     plain = GreedyGenerator(args.model)

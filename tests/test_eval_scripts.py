@@ -81,6 +81,13 @@ def test_groups_with_signal(runs, capsys, tmp_path):
         main(["--first", runs["a0"], "--second", runs["b0"], "--signal", "other"])
 
 
+@pytest.mark.parametrize("words", [["starter", "--calibration", "-1"], ["calibration", "--scales", "-1"]])
+def test_a_bad_scale_is_one_line(words, tmp_path):
+    script, *options = words
+    with pytest.raises(SystemExit, match="error: scale is -1.0, but the weight of what the image adds must be"):
+        load(script).main([*options, "--output", str(tmp_path / "out"), "--count", "2"])
+
+
 def test_pairs_that_do_not_fit(runs, tmp_path, capsys):
     main = load("pairs").main
     with pytest.raises(SystemExit):
