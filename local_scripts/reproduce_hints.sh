@@ -10,6 +10,9 @@ for seed in 0 1 2; do
 done
 python eval/pairs.py --first $runs/hint_grpo_plain_seed{0,1,2} --second $runs/hint_grpo_seed{0,1,2} \
   --steps 20 40 60 --signal accuracy_reward --metric hints/utilisation hints/utilisation_before hints/unsolved hints/extra_tokens step_time
+local_scripts/train_cpu.sh $recipe --output_dir $runs/hint_grpo_parallel_seed0 --hint_mode parallel
+python eval/pairs.py --first $runs/hint_grpo_parallel_seed0 --second $runs/hint_grpo_seed0 --steps 20 40 60 \
+  --metric hints/extra_tokens hints/utilisation
 for mode in escalate parallel; do
   local_scripts/train_cpu.sh $recipe --max_steps 10 --output_dir $runs/hint_grpo_$mode --hint_mode $mode
 done
