@@ -35,7 +35,10 @@ class GreedyGenerator:
         """
         inputs = encode_chats(self.processor, prompts, self.device)
         with torch.inference_mode():
-            output = self.model.generate(**inputs, max_new_tokens=max_new_tokens, do_sample=False)
+            # some models' own settings hold a penalty, which the trainer's greedy replies don't have
+            output = self.model.generate(
+                **inputs, max_new_tokens=max_new_tokens, do_sample=False, repetition_penalty=1.0
+            )
         return self.processor.tokenizer.batch_decode(
             output[:, inputs["input_ids"].shape[1] :], skip_special_tokens=True
         )

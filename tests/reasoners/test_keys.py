@@ -110,7 +110,7 @@ def test_a_defect_does_not_make_it_known_either(reasoner_for):
     assert error.value.__cause__ is None
 
 
-def test_without_a_key_nobody_elses_is_sent(monkeypatch):
+def test_without_a_key_nobody_elses_is_sent_and_nothing_about_the_machine(monkeypatch):
     monkeypatch.setenv("OPENAI_API_KEY", KEY)
     with ScriptedServer() as server:
         config = ReasonerConfig(kind="endpoint", model="judge", base_url=server.url)
@@ -118,6 +118,8 @@ def test_without_a_key_nobody_elses_is_sent(monkeypatch):
         reasoner.submit([[{"role": "user", "content": "hello"}]]).result()
         reasoner.close()
     assert server.headers[0]["authorization"] == f"Bearer {NO_KEY}"
+    machine = {"x-stainless-os", "x-stainless-arch", "x-stainless-runtime-version"}
+    assert not machine & server.headers[0].keys()
 
 
 def test_the_key_is_read_from_its_variable(monkeypatch):

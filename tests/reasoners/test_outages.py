@@ -182,7 +182,7 @@ def test_closing_gives_up_what_is_under_way(connect):
 def test_a_reasoner_that_is_dropped_ends_its_thread():
     with ScriptedServer() as server:
         reasoner = build_reasoner(ReasonerConfig(kind="endpoint", model="judge", base_url=server.url))
-        thread = reasoner._session.thread._thread
+        thread = reasoner._connection.thread._thread
         assert thread.is_alive()
         del reasoner
         gc.collect()

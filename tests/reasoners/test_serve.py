@@ -45,7 +45,7 @@ class Server:
             command = [binary / "transformers", "serve", self.model, "--device", "cpu"]
         command += ["--host", "127.0.0.1", "--port", str(self.port)]
         with self.log.open("ab") as log:
-            # a session of its own, so that all it starts can be ended with it
+            # a process group of its own, so that all it starts can be ended with it
             self.process = subprocess.Popen(
                 list(map(str, command)), stdout=log, stderr=log, env={**os.environ}, start_new_session=True
             )

@@ -22,6 +22,8 @@ logger = logging.getLogger(__name__)
 _LONGEST_PAUSE = 30.0
 _CONNECT_SECONDS = 10.0
 _MESSAGE_CHARS = 300
+#: What openai would tell a server about this machine, in each request.
+_MACHINE_HEADERS = ("Lang", "Package-Version", "OS", "Arch", "Runtime", "Runtime-Version", "Async")
 _TIMEOUT, _TOO_MANY, _CONFLICT = 408, 429, 409
 #: Fields that some servers don't have; they are left out once a server has refused them. No others: what would
 #: change the sampling or the prompt is for the user to change.
@@ -72,12 +74,14 @@ class Client:
         self._places = asyncio.Semaphore(config.concurrency)
         self._refused: set[str] = set()
         self._url = f"{config.base_url}/chat/completions"
+        headers: Any = {f"X-Stainless-{name}": openai.omit for name in _MACHINE_HEADERS}
         connect = min(_CONNECT_SECONDS, config.request_seconds)
         self._api = openai.AsyncOpenAI(
             base_url=config.base_url,
             api_key=key,
             max_retries=0,  # ours know the batch's time limit and the breaker
             timeout=openai.Timeout(config.request_seconds, connect=connect),
+            default_headers=headers,
             http_client=_fast_transport(),
         )
 
