@@ -50,15 +50,11 @@ def _compare(pairs: list[tuple[Path, Path]], measure: str, step: int | None) -> 
         if first.keys() != second.keys():
             raise SystemExit(f"{pair[0]} and {pair[1]} were evaluated on different rows: evaluate both on the same.")
         scores.append(([first[row] for row in first], [second[row] for row in first]))
-    names = [f"{first.name}, {second.name}" for first, second in pairs]
-    if len(pairs) > 1:
-        scores.append(([s for first, _ in scores for s in first], [s for _, second in scores for s in second]))
-        names.append("all")
     label = measure if step is None else f"{measure} after {step} steps"
     return [
         f"| {name} | {label} | {wilson_interval(first)} | {wilson_interval(second)} | "
         f"{100 * (change := mcnemar(first, second)).difference:+.1f} | {change.p_value:.1g} |"
-        for name, (first, second) in zip(names, scores, strict=True)
+        for name, (first, second) in _with_all(pairs, scores)
     ]
 
 
@@ -81,21 +77,24 @@ def _scores(run: Path, measure: str, step: int | None) -> dict[str, float]:
 def _compare_signal(pairs: list[tuple[Path, Path]], reward: str, steps: int | None) -> list[str]:
     from open_r1_vision.statistics import wilson_interval
 
-    lines, totals = [], ([], [])  # type: list[str], tuple[list[float], list[float]]
-    for pair in pairs:
-        signals = [_signals(run, reward, steps) for run in pair]
-        for total, values in zip(totals, signals, strict=True):
-            total += values
-        shares = [wilson_interval(values) for values in signals]
-        ratio = shares[1].mean / max(shares[0].mean, 1e-9)
-        lines.append(
-            f"| {pair[0].name}, {pair[1].name} | groups with signal | {shares[0]} | {shares[1]} | x {ratio:.2f} | |"
-        )
-    if len(pairs) > 1:
-        shares = [wilson_interval(total) for total in totals]
-        ratio = shares[1].mean / max(shares[0].mean, 1e-9)
-        lines.append(f"| all | groups with signal | {shares[0]} | {shares[1]} | x {ratio:.2f} | |")
+    signals = [(_signals(first, reward, steps), _signals(second, reward, steps)) for first, second in pairs]
+    lines = []
+    for name, both in _with_all(pairs, signals):
+        first, second = map(wilson_interval, both)
+        ratio = second.mean / max(first.mean, 1e-9)
+        lines.append(f"| {name} | groups with signal | {first} | {second} | x {ratio:.2f} | |")
     return lines
+
+
+def _with_all(pairs: list[tuple[Path, Path]], scores: list[tuple]) -> list[tuple[str, tuple]]:
+    """The scores of each pair with its name, and behind several pairs those of all."""
+    named = [(f"{first.name}, {second.name}", both) for (first, second), both in zip(pairs, scores, strict=True)]
+    if len(pairs) == 1:
+        return named
+    return [
+        *named,
+        ("all", tuple([value for of_pair in side for value in of_pair] for side in zip(*scores, strict=True))),
+    ]
 
 
 def _signals(run: Path, reward: str, steps: int | None) -> list[float]:

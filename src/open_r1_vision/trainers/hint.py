@@ -105,6 +105,8 @@ class HintGRPOTrainer(VisionGRPOTrainer):
         # the chats of a batch that may be hinted, until they have been sampled
         self._unsampled: list | None = None
         self._hints: list[Hint] = []
+        # tokens of the batch's hints: each is asked for by all completions of its group, several times
+        self._ids_by_text: dict[str, tuple[int, ...]] = {}
         self._last_levels: dict[str, int] = {}
         self._warned_too_long = False
 
@@ -112,6 +114,7 @@ class HintGRPOTrainer(VisionGRPOTrainer):
 
     def _generate(self, prompts: list) -> tuple:
         self._hints = [Hint()] * len(prompts)
+        self._ids_by_text.clear()
         self._unsampled = prompts if self.model.training else None
         prompt_ids, completion_ids, tool_mask, completions, logprobs, *rest = super()._generate(prompts)
         if any(hint.ids for hint in self._hints):
@@ -252,9 +255,11 @@ class HintGRPOTrainer(VisionGRPOTrainer):
             return Hint(rung.level)
         steps = " ".join(self._steps(row)[: rung.num_steps])
         text = self.args.hint_template.replace("{hint}", steps)
-        # what looks like an end of turn or an image in a reference is text
-        ids = self._tokenizer(text, add_special_tokens=False, split_special_tokens=True)["input_ids"]
-        return Hint(rung.level, text, tuple(ids))
+        if text not in self._ids_by_text:
+            # what looks like an end of turn or an image in a reference is text
+            ids = self._tokenizer(text, add_special_tokens=False, split_special_tokens=True)["input_ids"]
+            self._ids_by_text[text] = tuple(ids)
+        return Hint(rung.level, text, self._ids_by_text[text])
 
     def _steps(self, row: dict) -> list[str]:
         steps = row.get(self.args.hint_column)

@@ -57,10 +57,10 @@ class Group:
         """Index of the rung that is trained."""
         return choose(self.solved)
 
-    @property
-    def is_open(self) -> bool:
-        """Whether a further rung should be sampled."""
-        return len(self.scores) < len(self.rungs) and not any(self.solved)
+    def next_rungs(self, mode: str) -> list[Rung]:
+        """What to sample next: one rung (`escalate`) or all that are left (`parallel`), none once it is solved."""
+        left = [] if any(self.solved) else self.rungs[len(self.scores) :]
+        return left[:1] if mode == "escalate" else left
 
 
 @dataclass
@@ -114,25 +114,15 @@ def roll_out(
     local = list(zip(row_ids, ladders, strict=True))
     rows = gather_object(local)
     groups = [Group(row_id, rungs, threshold) for row_id, rungs in rows[::num_generations]]
-    group_of = [groups[(rank * len(local) + index) // num_generations] for index in range(len(local))]
+    group_indices = [(rank * len(local) + index) // num_generations for index in range(len(local))]
     sampled: list[list[Sampled]] = [[] for _ in local]
 
-    while any(group.is_open for group in groups):
-        # escalate: the next rung of the open groups; parallel: in the first and only round all of them
-        spans = [
-            slice(len(group.scores), len(group.scores) + 1 if mode == "escalate" else None) if group.is_open else None
-            for group in groups
-        ]
-        span_of = {id(group): span for group, span in zip(groups, spans, strict=True)}
+    while any(rungs_by_group := [group.next_rungs(mode) for group in groups]):
         wanted = [
-            [Request(index, rung) for rung in group.rungs[span]] if (span := span_of[id(group)]) else []
-            for index, group in enumerate(group_of)
+            [Request(index, rung) for rung in rungs_by_group[group]] for index, group in enumerate(group_indices)
         ]
         requests = list(itertools.chain.from_iterable(wanted))
-        is_plain = all(
-            span is not None and [rung.num_steps for rung in group.rungs[span]] == [0]
-            for group, span in zip(groups, spans, strict=True)
-        )
+        is_plain = all([rung.num_steps for rung in rungs] == [0] for rungs in rungs_by_group)
         outputs = sample(requests, is_plain)
         scores = iter(judge(requests, outputs) if requests else [])
         for request, output in zip(requests, outputs, strict=True):
@@ -142,6 +132,7 @@ def roll_out(
             of_group = scores_by_row[start : start + num_generations]
             group.scores += [list(of_rung) for of_rung in zip(*of_group, strict=True)]
 
+    group_of = [groups[index] for index in group_indices]
     first = sum(len(row[0].ids) for row in sampled)
     extra = sum(len(output.ids) for row in sampled for output in row[1:])
     counts = gather_object([(first, extra)])
