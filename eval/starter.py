@@ -38,7 +38,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     from open_r1_vision.evaluation import MEASURES, evaluate
     from open_r1_vision.generation import GreedyGenerator
     from open_r1_vision.prompts import load_prompt
-    from open_r1_vision.reasoners.policy import PolicyReader
+    from open_r1_vision.reasoners.policy import policy_reader
     from open_r1_vision.starter import digits, figures
     from open_r1_vision.statistics import wilson_interval
 
@@ -50,7 +50,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     rows = add_prompts(task.rows(args.split, args.count, args.seed), load_prompt("starter"))
     plain = GreedyGenerator(args.model)
     generate = CalibratedGenerator(plain.model, plain.processor, calibration) if calibration.scale else plain
-    reader = PolicyReader(plain, load_prompt("starter_reader"), max_tokens=48)
+    reader = policy_reader(plain, load_prompt("starter_reader"), max_tokens=48)
     samples = evaluate(generate, rows, reader=reader, max_new_tokens=60)
     sys.stdout.write(f"{args.model} on {len(samples)} {args.split} rows of {args.task}, greedy")
     sys.stdout.write(f", {calibration}\n" if calibration.scale else "\n")

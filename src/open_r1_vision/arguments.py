@@ -41,6 +41,13 @@ class DataArguments:
         default=None,
         metadata={"help": "System prompt: a packaged prompt's name (visionary_r1, r1, …) or a text file."},
     )
+    user_prompt: str | None = field(
+        default=None,
+        metadata={
+            "help": "Template of the user's message: a packaged prompt's name or a text file with {problem} in it; by "
+            "default the problem alone."
+        },
+    )
     min_pixels: int | None = field(
         default=None, metadata={"help": "Images with fewer pixels are enlarged by the processor."}
     )
@@ -51,6 +58,20 @@ class DataArguments:
     def __post_init__(self) -> None:
         self.dataset_options = _read_mapping("dataset_options", self.dataset_options)
         self.eval_dataset_options = _read_mapping("eval_dataset_options", self.eval_dataset_options)
+
+    @property
+    def prompt_texts(self) -> dict[str, str | None]:
+        """`system_prompt` and `user_prompt`, read, as :func:`open_r1_vision.data.rows.to_messages` takes them.
+
+        Raises:
+            ValueError: one of them is not to be found, or the template has no `{problem}`.
+        """
+        from open_r1_vision.prompts import load_prompt, load_template
+
+        return {
+            "system_prompt": load_prompt(self.system_prompt) if self.system_prompt else None,
+            "user_prompt": load_template(self.user_prompt, "problem") if self.user_prompt else None,
+        }
 
 
 @dataclass
@@ -74,6 +95,13 @@ class ScriptArguments(DataArguments):
             "{open_r1_vision.rewards.format_reward: {sections: [think, answer]}}."
         },
     )
+    answer_form: str | None = field(
+        default="tags",
+        metadata={
+            "help": "Where completions give their answer, for the held-out evaluation and for rewards that take "
+            "answer_form: tags (<answer>…</answer>), boxed (\\boxed{…}), or null where they are captions only."
+        },
+    )
     eval_every: int | None = field(
         default=None, metadata={"help": "Evaluate the held-out rows every so many steps, not only before and after."}
     )
@@ -93,6 +121,8 @@ class ScriptArguments(DataArguments):
         self.reward_kwargs = _read_mapping("reward_kwargs", self.reward_kwargs)
         if isinstance(self.reward_funcs, str):
             self.reward_funcs = [self.reward_funcs]
+        if self.answer_form not in (None, "tags", "boxed"):
+            raise ValueError(f"answer_form is {self.answer_form!r}: set it to tags, boxed or null.")
         if self.eval_every is not None and self.eval_every < 1:
             raise ValueError(f"eval_every is {self.eval_every}: set at least 1 step, or leave it out.")
 

@@ -96,7 +96,6 @@ def _inspect_recipe(recipe_arguments: list[str], split: str, limit: int | None) 
     from open_r1_vision.data.checks import check_columns, inspect_rows
     from open_r1_vision.data.loading import load_rows
     from open_r1_vision.models import find_model, load_processor
-    from open_r1_vision.prompts import load_prompt
     from open_r1_vision.rewards.loading import columns_by_reward, load_rewards
 
     script, training, model = parse_recipe(recipe, (ScriptArguments, trainer_class.config_class, ModelConfig))
@@ -117,7 +116,7 @@ def _inspect_recipe(recipe_arguments: list[str], split: str, limit: int | None) 
     return dataset, inspect_rows(
         dataset,
         processor=load_processor(find_model(model.model_name_or_path), script.min_pixels, script.max_pixels),
-        system_prompt=load_prompt(script.system_prompt) if script.system_prompt else None,
+        **script.prompt_texts,
         max_prompt_tokens=training.max_prompt_tokens,
         required_columns=[column for columns in needs.values() for column in columns],
     )

@@ -31,11 +31,13 @@ MEASURES = {
 
 @dataclass(frozen=True)
 class Sample:
-    """One held-out row, answered greedily. Scores are in [0, 1]; None where a measure doesn't apply."""
+    """One held-out row, answered greedily. Scores are in [0, 1]; None where a measure doesn't apply, or where the
+    reader of the caption failed.
+    """
 
     id: str
     completion: str
-    accuracy: float
+    accuracy: float | None
     caption: str | None
     reader_reply: str | None
     reader_accuracy: float | None
@@ -49,6 +51,8 @@ def evaluate(
     reader: CaptionReader | None = None,
     max_new_tokens: int,
     batch_size: int = 128,
+    answer_form: str | None = "tags",
+    find_caption: Callable[[str], str | None] = extract_caption,
 ) -> list[Sample]:
     """Answer each row once, greedily.
 
@@ -60,6 +64,8 @@ def evaluate(
         reader: reads the captions; None leaves `reader_accuracy` out.
         max_new_tokens: limit of a completion.
         batch_size: rows that one process generates for at a time.
+        answer_form: where a completion gives its answer, see `rewards.answers`; None where it is only a caption.
+        find_caption: the caption of a completion.
     """
     state = PartialState()
     rank, world = state.process_index, state.num_processes
@@ -69,28 +75,38 @@ def evaluate(
         # under ZeRO-3 all processes generate equally often, so a short last batch is filled up with its first row
         padded = indices + [indices[0]] * (-len(indices) % world)
         batch = [rows[index] for index in padded[rank::world]]
-        samples_by_rank = gather_object([_answer(generate, batch, reader, max_new_tokens)])
+        answered = _answer(generate, batch, reader, max_new_tokens, answer_form, find_caption)
+        samples_by_rank = gather_object([answered])
         samples += [sample for group in zip(*samples_by_rank, strict=True) for sample in group][: len(indices)]
     return samples
 
 
-def _answer(generate: Generate, batch: list[dict], reader: CaptionReader | None, max_new_tokens: int) -> list[Sample]:
+def _answer(
+    generate: Generate,
+    batch: list[dict],
+    reader: CaptionReader | None,
+    max_new_tokens: int,
+    answer_form: str | None,
+    find_caption: Callable[[str], str | None],
+) -> list[Sample]:
     prompts = [prepare_multimodal_messages(row["prompt"], images=row["images"]) for row in batch]
     completions = generate(prompts, max_new_tokens)
-    captions = [extract_caption(completion) for completion in completions]
+    captions = [find_caption(completion) for completion in completions]
     readings = reader.read(captions, [row["problem"] for row in batch]) if reader else [None] * len(batch)
     samples = []
     for row, completion, caption, reading in zip(batch, completions, captions, readings, strict=True):
         gold, kind, problem = row["solution"], row["problem_type"], row["problem"]
         reference = row.get("caption")
+        answer = extract_answer(completion, answer_form) if answer_form else None
+        is_read = reading is not None and reading.failure is None
         samples.append(
             Sample(
                 id=row["id"],
                 completion=completion,
-                accuracy=score_answer(extract_answer(completion), gold, kind, problem=problem),
+                accuracy=score_answer(answer, gold, kind, problem=problem) if answer_form else None,
                 caption=caption,
                 reader_reply=reading.reply if reading else None,
-                reader_accuracy=score_answer(reading.answer, gold, kind, problem=problem) if reading else None,
+                reader_accuracy=score_answer(reading.answer, gold, kind, problem=problem) if is_read else None,
                 caption_exact=None if reference is None else float((caption or "").split() == reference.split()),
             )
         )
@@ -107,12 +123,16 @@ class HeldOutEvaluation(TrainerCallback):
         trainer: see :func:`evaluate`.
         rows: see :func:`evaluate`.
         every: steps between evaluations; None evaluates before and after only.
+        answer_form: see :func:`evaluate`.
     """
 
-    def __init__(self, trainer: VisionGRPOTrainer, rows: Dataset, every: int | None = None) -> None:
+    def __init__(
+        self, trainer: VisionGRPOTrainer, rows: Dataset, every: int | None = None, answer_form: str | None = "tags"
+    ) -> None:
         self.trainer = trainer
         self.rows = rows
         self.every = every
+        self.answer_form = answer_form
         self.reader: CaptionReader | None = getattr(trainer, "reader", None)
 
     def on_train_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
@@ -134,6 +154,8 @@ class HeldOutEvaluation(TrainerCallback):
             reader=self.reader,
             max_new_tokens=trainer.max_completion_length,
             batch_size=trainer.args.per_device_eval_batch_size,
+            answer_form=self.answer_form,
+            find_caption=getattr(trainer, "extract_caption", extract_caption),
         )
         trainer.model.train(was_training)
         if self.trainer.accelerator.is_main_process:

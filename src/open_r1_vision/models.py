@@ -75,6 +75,11 @@ def load_processor(
     return processor
 
 
+def is_text_only(model: str, revision: str | None = None) -> bool:
+    """Whether a model's architecture takes text alone, so that it has a tokenizer and no processor."""
+    return AutoConfig.from_pretrained(model, revision=revision or "main").model_type not in PROCESSOR_MAPPING_NAMES
+
+
 def save_processor(processor: ProcessorMixin, source: str, folder: str) -> None:
     """Save a processor, with the source's video settings where they could not be loaded for lack of torchvision."""
     processor.save_pretrained(folder)

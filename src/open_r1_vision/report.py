@@ -77,16 +77,19 @@ def _summarise(evaluations: Mapping[int, list[Sample]]) -> dict[str, Any]:
     first, last = evaluations[min(evaluations)], evaluations[max(evaluations)]
     measures = {}
     for name in MEASURES:
-        before, after = ([getattr(sample, name) for sample in samples] for samples in (first, last))
-        if None in before or None in after:
+        # a row that was not scored once, because its reader failed, is no row of this measure
+        pairs = [(getattr(one, name), getattr(other, name)) for one, other in zip(first, last, strict=True)]
+        pairs = [pair for pair in pairs if None not in pair]
+        if not pairs:
             continue
+        before, after = ([pair[side] for pair in pairs] for side in (0, 1))
         measures[name] = {
             "before": asdict(wilson_interval(before)),
             "after": asdict(wilson_interval(after)),
             "change": asdict(mcnemar(before, after)),
         }
     curve = {
-        step: {name: _mean([getattr(sample, name) for sample in samples]) for name in measures}
+        step: {name: _mean(scores) for name in measures if (scores := _scores(samples, name))}
         for step, samples in evaluations.items()
     }
     return {"rows": len(first), "measures": measures, "curve": curve}
@@ -96,6 +99,10 @@ def _mean_metrics(steps: Sequence[Mapping[str, Any]]) -> dict[str, float]:
     """The mean over all steps of each metric that every step logged."""
     names = [name for name in (steps[0] if steps else {}) if name not in ("step", "epoch")]
     return {name: fmean(entry[name] for entry in steps) for name in names if all(name in entry for entry in steps)}
+
+
+def _scores(samples: Sequence[Sample], name: str) -> list[float]:
+    return [score for sample in samples if (score := getattr(sample, name)) is not None]
 
 
 def _mean(scores: Sequence[float]) -> float:
@@ -121,6 +128,8 @@ def draw_curve(path: Path, evaluations: Mapping[int, list[Sample]], steps: Seque
             "frac_reward_zero_std": "groups without signal",
             "captions/missing": "missing captions",
             "reader/not_a_description": "captions that are no description",
+            "reader/failure_rate": "captions whose reader failed",
+            "judge/failure_rate": "responses whose judge failed",
             "completions/clipped_ratio": "completions cut at the limit",
             "hints/unsolved": "groups without a right completion at any hint level",
         },
@@ -141,7 +150,7 @@ def _draw_held_out(axes: Any, evaluations: Mapping[int, list[Sample]]) -> None:
         points = {
             step: wilson_interval(scores)
             for step, samples in evaluations.items()
-            if None not in (scores := [getattr(sample, name) for sample in samples])
+            if (scores := _scores(samples, name))
         }
         if points:
             (line,) = axes.plot(points.keys(), [point.mean for point in points.values()], marker="o", label=label)

@@ -1,9 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Warm up a vision-language model on reference completions, with TRL's SFTTrainer.
+"""Warm up a vision-language model, or teach a text model to read, on reference completions, with TRL's SFTTrainer.
 
     torchrun --nproc_per_node=2 -m open_r1_vision.sft --config recipes/starter/warm_up.yaml
+    torchrun --nproc_per_node=2 -m open_r1_vision.sft --config recipes/starter/reasoner.yaml
 
-The data set has the columns `images`, `prompt` and `completion`; the loss is on the completion alone.
+The data set has the columns `prompt` and `completion`, and `images` unless the model takes text alone; the loss is on
+the completion alone.
 """
 
 import sys
@@ -18,10 +20,11 @@ def main(argv: Sequence[str] | None = None) -> str:
     """Run the command line; returns the folder of the final model."""
     recipe = read_recipe(sys.argv[1:] if argv is None else argv)
     import torch
+    from transformers import AutoTokenizer
     from trl import ModelConfig, SFTConfig, SFTTrainer, get_peft_config
 
     from open_r1_vision.data.loading import load_table
-    from open_r1_vision.models import find_model, load_processor, save_processor
+    from open_r1_vision.models import find_model, is_text_only, load_processor, save_processor
 
     if not torch.cuda.is_available():
         for key, value in {"use_cpu": True, "bf16": False, "dataloader_pin_memory": False}.items():
@@ -30,11 +33,16 @@ def main(argv: Sequence[str] | None = None) -> str:
             recipe.settings.setdefault("ddp_backend", "gloo")
     data_args, training_args, model_args = parse_recipe(recipe, (DataArguments, SFTConfig, ModelConfig))
     model = find_model(model_args.model_name_or_path)
-    processor = load_processor(model, data_args.min_pixels, data_args.max_pixels, model_args.model_revision)
+    revision = model_args.model_revision
+    processor = (
+        AutoTokenizer.from_pretrained(model, revision=revision or "main")
+        if is_text_only(model, revision)
+        else load_processor(model, data_args.min_pixels, data_args.max_pixels, revision)
+    )
     # reading columns by name is the collator's task; the trainer would drop what the model doesn't take
     training_args.remove_unused_columns = False
     training_args.model_init_kwargs = {
-        "revision": model_args.model_revision,
+        "revision": revision,
         "dtype": model_args.dtype,
         "attn_implementation": model_args.attn_implementation,
         **(training_args.model_init_kwargs or {}),

@@ -109,12 +109,12 @@ def load_inputs(script_args: Any, trainer_class: Any, named_columns: Sequence[st
     from open_r1_vision.data.checks import check_columns
     from open_r1_vision.data.loading import load_rows
     from open_r1_vision.data.rows import add_prompts
-    from open_r1_vision.prompts import load_prompt
     from open_r1_vision.rewards.loading import columns_by_reward, load_rewards
 
-    system_prompt = load_prompt(script_args.system_prompt) if script_args.system_prompt else None
+    prompts = script_args.prompt_texts
     rows = load_rows(script_args.dataset, script_args.dataset_split, **script_args.dataset_options)
-    rewards = load_rewards(script_args.reward_funcs, script_args.reward_kwargs, rows.column_names)
+    defaults = {"answer_form": script_args.answer_form} if script_args.answer_form else {}
+    rewards = load_rewards(script_args.reward_funcs, script_args.reward_kwargs, rows.column_names, defaults)
     needs = {trainer_class.__name__: (*trainer_class.required_columns, *named_columns)}
     check_columns(rows, {**columns_by_reward(rewards), **needs})
     eval_rows = None
@@ -123,8 +123,8 @@ def load_inputs(script_args: Any, trainer_class: Any, named_columns: Sequence[st
             script_args.eval_dataset, script_args.eval_dataset_split, **script_args.eval_dataset_options
         )
         check_columns(eval_rows, {"held-out evaluation": ("id", "images", "problem", "solution", "problem_type")})
-        eval_rows = add_prompts(eval_rows, system_prompt)
-    return add_prompts(rows, system_prompt), eval_rows, rewards
+        eval_rows = add_prompts(eval_rows, **prompts)
+    return add_prompts(rows, **prompts), eval_rows, rewards
 
 
 def check_inputs(
@@ -138,7 +138,6 @@ def check_inputs(
     from accelerate.utils import gather_object
 
     from open_r1_vision.data.checks import inspect_rows
-    from open_r1_vision.prompts import load_prompt
     from open_r1_vision.rewards.loading import columns_by_reward
 
     count = min(script_args.check_rows, len(rows))
@@ -147,7 +146,7 @@ def check_inputs(
         problems = inspect_rows(
             rows.select(range(count)),
             processor=processor,
-            system_prompt=load_prompt(script_args.system_prompt) if script_args.system_prompt else None,
+            **script_args.prompt_texts,
             max_prompt_tokens=max_prompt_tokens,
             required_columns=[name for columns in columns_by_reward(rewards).values() for name in columns],
         ).problems
@@ -197,7 +196,7 @@ def add_callbacks(trainer: Any, script_args: ScriptArguments, eval_rows: Any) ->
         trainer.remove_callback(ProgressCallback)
         trainer.add_callback(RewardProgressCallback())
     if eval_rows is not None:
-        trainer.add_callback(HeldOutEvaluation(trainer, eval_rows, script_args.eval_every))
+        trainer.add_callback(HeldOutEvaluation(trainer, eval_rows, script_args.eval_every, script_args.answer_form))
 
 
 def say(text: str) -> None:

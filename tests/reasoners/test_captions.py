@@ -4,7 +4,7 @@
 import pytest
 
 from open_r1_vision.reasoners.captions import parse_reply, reader_messages
-from open_r1_vision.reasoners.policy import PolicyReader
+from open_r1_vision.reasoners.policy import policy_reader
 
 
 @pytest.mark.parametrize(
@@ -52,7 +52,7 @@ def test_a_missing_caption_is_asked_for_step_but_never_answered():
         asked.append((len(chats), max_new_tokens))
         return [f"{index}" for index in range(len(chats))]
 
-    readings = PolicyReader(generate, "Answer.", 7).read(["a", None, "b"], ["?", "?", "?"])
+    readings = policy_reader(generate, "Answer.", 7).read(["a", None, "b"], ["?", "?", "?"])
     assert asked == [(3, 7)]
     assert [reading.answer for reading in readings] == ["0", None, "2"]
     assert readings[1].reply == ""

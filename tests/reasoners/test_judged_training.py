@@ -6,21 +6,12 @@ import threading
 import zlib
 
 import pytest
-import torch
 from scripted_server import ScriptedServer, asked, drop, fault, half, reply, send_text
 from tiny_models import make_trainer, options, recording, rows, step_logs
 
-from open_r1_vision.reasoners import (
-    FailureGuard,
-    ReasonerConfig,
-    Reply,
-    TooManyFailures,
-    build_reasoner,
-    consecutive_groups,
-    fill_failures,
-)
+from open_r1_vision.reasoners import TooManyFailures
 from open_r1_vision.rewards.answers import completion_text
-from open_r1_vision.trainers import VisionGRPOTrainer
+from open_r1_vision.trainers import CaptionGRPOConfig, CaptionGRPOTrainer
 
 GROUP = 4
 
@@ -30,81 +21,69 @@ def right_verdict(text):
 
 
 def judge(body, number):
-    return reply(f"{right_verdict(asked(body))}")
+    return reply(f"{right_verdict(caption(body))}")
 
 
-def verdict_reward(completions, verdict, **columns):
-    return verdict
+def caption(body):
+    """The completion that the server is asked about."""
+    return asked(body).partition("<info> ")[2].removesuffix("</info>")
+
+
+def verdict_reward(caption_answer, **columns):
+    return [float(answer or 0) for answer in caption_answer]
 
 
 def constant_reward(completions, **columns):
     return [1.0] * len(completions)
 
 
-class JudgedTrainer(VisionGRPOTrainer):
-    """As a trainer does it that has a judge: asks as soon as completions exist, waits when rewards are due."""
+class NotingTrainer(CaptionGRPOTrainer):
+    """Notes what was judged, which verdicts failed, and the rewards that came of it."""
 
-    def __init__(self, *args, reasoner, **kwargs):
+    def __init__(self, *args, **kwargs):
         super().__init__(*args, **kwargs)
-        self.reasoner = reasoner
-        self.guard = FailureGuard(reasoner.config.max_failure_rate, reasoner.config.failure_window)
         self.notes = []
 
-    def _generate(self, prompts):
-        outputs = super()._generate(prompts)
-        texts = [completion_text(completion) for completion in outputs[3]]
-        self.pending = self.reasoner.submit([[{"role": "user", "content": text}] for text in texts], read=float)
-        return outputs
-
     def _calculate_rewards(self, inputs, prompts, completions, completion_ids_list):
-        outcomes = [outcome for (outcome,) in self.pending.result()]
-        for row, outcome in zip(inputs, outcomes, strict=True):
-            row["verdict"] = outcome.verdict if isinstance(outcome, Reply) else None
-            self._log_metric("reasoner/failed", float(row["verdict"] is None))
         rewards = super()._calculate_rewards(inputs, prompts, completions, completion_ids_list)
-        failed = self.accelerator.gather(torch.tensor([row["verdict"] is None for row in inputs]))
-        reason = next((str(outcome) for outcome in outcomes if not isinstance(outcome, Reply)), None)
-        self.guard.update(int(failed.sum()), len(failed), reason)
-        table = fill_failures(
-            rewards.tolist(),
-            [[False, lost] for lost in failed.tolist()],
-            consecutive_groups(len(failed), self.num_generations),
-            self.reasoner.config.on_failure,
-        )
-        texts = [completion_text(completion) for completion in completions]
-        self.notes.append((texts, failed.tolist(), [verdict for _, verdict in table]))
-        return torch.tensor(table, device=rewards.device)
+        texts = [completion_text(completion).strip() for completion in completions]
+        self.notes.append((texts, self.failed, rewards[:, 1].tolist()))
+        return rewards
+
+    def _take(self, consultation, finish, rows):
+        findings = super()._take(consultation, finish, rows)
+        self.failed = [failure is not None for failure in findings.failures]
+        return findings
 
 
 @pytest.fixture
 def train(tiny_model, tmp_path):
     """`train(server, **settings)` trains three steps of 2 prompts with 4 completions each."""
-    reasoners = []
+    trainers = []
 
     def run(server, before=lambda trainer: None, **settings):
         defaults = {"request_seconds": 0.5, "backoff_seconds": 0.01, "concurrency": 4}
-        config = ReasonerConfig(
-            kind="endpoint", model="judge", base_url=server.url, **{"temperature": 0.0, **defaults, **settings}
-        )
-        reasoners.append(build_reasoner(config))
         args = options(
-            tmp_path, per_device_train_batch_size=8, num_generations=GROUP, max_steps=3, max_completion_length=6
+            tmp_path,
+            CaptionGRPOConfig,
+            per_device_train_batch_size=8,
+            num_generations=GROUP,
+            max_steps=3,
+            max_completion_length=6,
+            caption_section=None,
+            reasoner={"kind": "endpoint", "model": "judge", "base_url": server.url, **defaults, **settings},
         )
         trainer = make_trainer(
-            recording(JudgedTrainer),
-            tiny_model,
-            args,
-            rows(1, 1, 1, 1, 1, 1),
-            [constant_reward, verdict_reward],
-            reasoner=reasoners[-1],
+            recording(NotingTrainer), tiny_model, args, rows(1, 1, 1, 1, 1, 1), [constant_reward, verdict_reward]
         )
+        trainers.append(trainer)
         before(trainer)
         trainer.train()
         return trainer
 
     yield run
-    for reasoner in reasoners:
-        reasoner.close()
+    for trainer in trainers:
+        trainer.reader.reasoner.close()
 
 
 def faulty(share):
@@ -117,10 +96,10 @@ def faulty(share):
         lambda: send_text("{"),
         lambda: reply("0", seconds=2),
     ]
-    faults += [lambda: fault(404), lambda: reply("I can't say")]
+    faults += [lambda: fault(404)]
 
     def script(body, number):
-        rng = random.Random(asked(body))
+        rng = random.Random(caption(body))
         return rng.choice(faults)() if rng.random() < share else judge(body, number)
 
     return script
@@ -145,9 +124,9 @@ def test_it_goes_on_and_no_reward_is_wrong(train):
                 assert verdicts[place] == pytest.approx(expected, abs=1e-6)
         num_failed += sum(failed)
     assert 0 < num_failed < 24
-    rates = [rate for (rate,) in step_logs(trainer, "reasoner/failed")]
+    rates = [rate for (rate,) in step_logs(trainer, "reader/failure_rate")]
     assert rates == pytest.approx([mean(failed) for _, failed, _ in trainer.notes])
-    stats = trainer.reasoner.pop_stats()
+    stats = trainer.reader.reasoner.pop_stats()
     assert (stats["asked"], stats["failed"]) == (24, num_failed)
 
 
@@ -176,17 +155,17 @@ def test_a_server_that_is_killed_and_comes_back(train):
                 return calculate(*args)
 
             trainer._calculate_rewards = with_an_outage
-            submit = trainer.reasoner.submit
+            submit = trainer.reader.reasoner.submit
 
             def slowly(*args, **kwargs):
                 if len(trainer.notes) == 1:
-                    server.script = lambda body, number: reply(f"{right_verdict(asked(body))}", seconds=0.1)
+                    server.script = lambda body, number: reply(f"{right_verdict(caption(body))}", seconds=0.1)
                 return submit(*args, **kwargs)
 
-            trainer.reasoner.submit = slowly
+            trainer.reader.reasoner.submit = slowly
 
         trainer = train(server, before, on_failure="abort")
-    assert trainer.reasoner.pop_stats()["retries"] > 0
+    assert trainer.reader.reasoner.pop_stats()["retries"] > 0
     for texts, _, verdicts in trainer.notes:
         assert verdicts == pytest.approx([right_verdict(text) for text in texts], abs=1e-6)
 

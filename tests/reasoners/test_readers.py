@@ -3,12 +3,10 @@
 
 import json
 
-import pytest
-
 from open_r1_vision.reasoners import Failure, ReasonerConfig, Reply, TextReader, build_reasoner
-from open_r1_vision.reasoners.captions import Reading
+from open_r1_vision.reasoners.captions import Reading, parse_boxed
 from open_r1_vision.reasoners.interface import Finished
-from open_r1_vision.reasoners.policy import PolicyReader
+from open_r1_vision.reasoners.policy import policy_reader
 
 
 class Scripted:
@@ -67,7 +65,7 @@ def test_the_policy_reads_as_before_and_in_step(tmp_path):
         return [["8", "5", "Not a description"][index] for index in range(len(chats))]
 
     captions, problems = ["a", None, "c"], ["x?", "y?", "z?"]
-    expected = PolicyReader(generate, "Answer.", 7).read(captions, problems)
+    expected = policy_reader(generate, "Answer.", 7).read(captions, problems)
     log = tmp_path / "log.jsonl"
     config = ReasonerConfig(kind="policy", max_tokens=7, log=str(log))
     reasoner = build_reasoner(config, generate=generate, ddp_timeout=1)
@@ -83,8 +81,22 @@ def test_the_policy_reads_as_before_and_in_step(tmp_path):
     reasoner.close()
 
 
-def test_a_reader_gives_one_reading():
-    reasoner = Scripted()
-    reasoner.config = ReasonerConfig(kind="local", model="m", n=2, temperature=1)
-    with pytest.raises(ValueError, match="n is 2, but a reader gives one reading"):
-        TextReader(reasoner, "Answer.")
+def test_several_replies_to_a_caption_are_further_readings():
+    class Several(Scripted):
+        def submit(self, chats, *, read=None, tags=None):
+            return Finished(
+                [[Reply("3."), Failure("timeout", "too late"), Reply("4")], [Failure("timeout", "too late")] * 3]
+            )
+
+    first, second = TextReader(Several(), "read").read(["three", "four"], ["How many?"] * 2)
+    assert (first.answers, first.failure) == (["3", "4"], None)
+    assert (second.answers, second.failure) == ([None], "timeout: too late")
+
+
+def test_a_reply_that_was_cut_has_no_boxed_answer():
+    class Cut(Scripted):
+        def submit(self, chats, *, read=None, tags=None):
+            return Finished([[Reply(r"first \boxed{3}, no", "length")], [Reply(r"so \boxed{4}")]])
+
+    reader = TextReader(Cut(), "read", parse=parse_boxed, cut_replies_count=False)
+    assert [reading.answer for reading in reader.read(["a", "b"], ["How many?"] * 2)] == [None, "4"]

@@ -33,7 +33,7 @@ def test_functions_and_settings():
             {FORMAT: {"section": ["think"]}},
             r"no setting 'section' \(did you mean 'sections'\?\).*It takes: sections",
         ),
-        ([ACCURACY], {ACCURACY: {"tolerance": 1}}, "no setting 'tolerance'. It takes: none"),
+        ([ACCURACY], {ACCURACY: {"tolerance": 1}}, "no setting 'tolerance'. It takes: answer_form"),
         ([ACCURACY], {ACCURACY: {"problem": "?"}}, "the trainer passes the column 'problem'"),
         ([ACCURACY], {ACCURACY: {"completions": []}}, "the trainer passes the column 'completions'"),
         ([FORMAT], {ACCURACY: {}}, "settings for the reward .*accuracy_reward', which is not among"),

@@ -8,7 +8,7 @@ from tiny_models import END, IDS, build_tokenizer, options, parity_reward, rows,
 
 from open_r1_vision.models import load_processor
 from open_r1_vision.reasoners.captions import NOT_A_DESCRIPTION, Reading, parse_reply, reader_messages
-from open_r1_vision.reasoners.policy import PolicyReader
+from open_r1_vision.reasoners.policy import policy_reader
 from open_r1_vision.rewards import accuracy_reward, caption_reward, format_reward
 from open_r1_vision.trainers import CaptionGRPOConfig, CaptionGRPOTrainer, VisionGRPOTrainer
 
@@ -313,7 +313,7 @@ def test_policy_reader_alone():
         asked.append((chats, max_tokens))
         return ["Not a description", "8", "ignored"]
 
-    readings = PolicyReader(generate, "Read.", 9).read(["so it is 7", "eight", None], ["a?", "b?", "c?"])
+    readings = policy_reader(generate, "Read.", 9).read(["so it is 7", "eight", None], ["a?", "b?", "c?"])
     assert readings == [
         Reading("Not a description", None, is_description=False),
         Reading("8", "8"),

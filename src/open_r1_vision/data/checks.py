@@ -29,7 +29,7 @@ from datasets import Dataset
 from tqdm import tqdm
 
 from open_r1_vision.data.images import Finding, ImageLimits, open_images
-from open_r1_vision.data.rows import to_messages
+from open_r1_vision.data.rows import OPTIONAL_COLUMNS, to_messages
 from open_r1_vision.rewards.answers import PROBLEM_TYPES, gold_is_consistent
 
 _SCHEMA = ("id", "images", "problem", "solution", "problem_type")
@@ -85,6 +85,7 @@ def inspect_rows(
     *,
     processor: Any = None,
     system_prompt: str | None = None,
+    user_prompt: str | None = None,
     max_prompt_tokens: int | None = None,
     required_columns: Iterable[str] = (),
     limits: ImageLimits | None = None,
@@ -95,6 +96,7 @@ def inspect_rows(
         dataset: in the row schema.
         processor: the model's own, to count prompt tokens; without it prompts are not counted.
         system_prompt: what the recipe puts before each problem.
+        user_prompt: the recipe's template around each problem.
         max_prompt_tokens: longest prompt, image tokens included; None counts without refusing.
         required_columns: what the recipe needs beyond `id`, `images`, `problem`, `solution` and `problem_type`.
         limits: which images are refused.
@@ -113,7 +115,7 @@ def inspect_rows(
         images, image_findings = open_images(row["images"] or [], limits or ImageLimits())
         findings += image_findings
         try:
-            prompt = to_messages({**row, "problem": row["problem"] or ""}, system_prompt)
+            prompt = to_messages({**row, "problem": row["problem"] or ""}, system_prompt, user_prompt)
         except ValueError as error:
             findings.append(("image markers", str(error)))
         else:
@@ -171,8 +173,8 @@ def _iterate_raw(dataset: Dataset, columns: Sequence[str], title: str) -> Iterat
 
 
 def _is_empty(name: str, value: Any) -> bool:
-    if name == "images":
-        return False  # a row may be text only
+    if name in ("images", *OPTIONAL_COLUMNS):
+        return False  # a row may be text only, and a reward leaves rows without facts or key words out
     return value is None or value == [] or (isinstance(value, str) and not value.strip())
 
 

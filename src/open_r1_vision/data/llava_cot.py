@@ -20,13 +20,13 @@ import logging
 import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from datasets import Dataset
 
-from open_r1_vision.data.images import ImageLimits, encode_images, open_images
+from open_r1_vision.data.conversion import Conversion, Unusable, find_image
+from open_r1_vision.data.images import ImageLimits
 from open_r1_vision.data.loading import read_json
 from open_r1_vision.data.rows import IMAGE_MARKER, rows_from_list
 from open_r1_vision.data.steps import check_way, split_steps
@@ -74,39 +74,11 @@ _SPEAKS_OF_OPTIONS = re.compile(
 _SENTENCE_END = re.compile(r"[.?!:)）。？：]\s*$")
 
 
-class _Unusable(Exception):
-    """A pair that becomes no row, with the reason."""
-
-
 class _Answer(NamedTuple):
     problem: str
     solution: str
     problem_type: str
     kept_as: str
-
-
-@dataclass
-class Conversion:
-    """What became of a file.
-
-    Attributes:
-        rows: in the row schema, with the paths of the images.
-        kept: how many rows there are of a kind.
-        dropped: by reason, the ids of the pairs that became no row.
-    """
-
-    rows: list[dict[str, Any]] = field(default_factory=list)
-    kept: Counter[str] = field(default_factory=Counter)
-    dropped: dict[str, list[str]] = field(default_factory=dict)
-
-    def report(self) -> str:
-        """How many rows were kept as what, and dropped for which reason: a line each."""
-        dropped = sorted(self.dropped.items(), key=lambda item: -len(item[1]))
-        total = len(self.rows) + sum(len(ids) for _, ids in dropped)
-        lines = [f"{len(self.rows)} of {total} questions became rows."]
-        lines += [f"  kept     {count:7d}  {name}" for name, count in self.kept.most_common()]
-        lines += [f"  dropped  {len(ids):7d}  {reason} ({', '.join(ids[:3])})" for reason, ids in dropped]
-        return "\n".join(lines)
 
 
 def rows(
@@ -185,11 +157,11 @@ def convert(
             seen_parts[part] += 1
             try:
                 if wanted is not None and part not in wanted:
-                    raise _Unusable("of another part")
+                    raise Unusable("of another part")
                 answer, reasoning = _read_pair(question, reply, choices == "fill-in", numbers_only)
-                image = _find_image(record["image"], folder, limits)
-            except _Unusable as reason:
-                result.dropped.setdefault(str(reason), []).append(row_id)
+                image = find_image(record["image"], folder, limits)
+            except Unusable as reason:
+                result.drop(str(reason), row_id)
                 continue
             result.kept[answer.kept_as] += 1
             result.rows.append(
@@ -245,16 +217,16 @@ def _unique(name: str, used: Counter[str]) -> str:
 
 def _read_pair(question: str, reply: str | None, fill_in: bool, numbers_only: bool) -> tuple[_Answer, str]:
     if reply is None:
-        raise _Unusable("no reply follows the question")
+        raise Unusable("no reply follows the question")
     question = question.strip().removeprefix(IMAGE_MARKER).removesuffix(IMAGE_MARKER).strip()
     if not question:
-        raise _Unusable("no question")
+        raise Unusable("no question")
     reasoning, conclusion = extract_section(reply, "REASONING"), extract_section(reply, "CONCLUSION")
     if reasoning is None or conclusion is None:
-        raise _Unusable(f"no {'REASONING' if reasoning is None else 'CONCLUSION'} section")
+        raise Unusable(f"no {'REASONING' if reasoning is None else 'CONCLUSION'} section")
     answer = _read_answer(question, conclusion, fill_in, numbers_only)
     if not gold_is_consistent(answer.solution, answer.problem_type, answer.problem):
-        raise _Unusable("the answer does not equal itself")
+        raise Unusable("the answer does not equal itself")
     return answer, reasoning
 
 
@@ -270,14 +242,14 @@ def _read_answer(question: str, conclusion: str, fill_in: bool, numbers_only: bo
         return _Answer(_without_frame(before), value, _type_of_constant(value), "fill-in, made from a choice")
     if is_constant(gold):
         if options:
-            raise _Unusable("the answer is none of the options")
+            raise Unusable("the answer is none of the options")
         return _Answer(question, gold, _type_of_constant(gold), "number or constant")
     if is_letter(gold) or _OPTION_LIKE.match(gold):
         if options:
-            raise _Unusable("the answer is none of the options")
+            raise Unusable("the answer is none of the options")
         return _Answer(question, gold, "choice", "choice: the question lists no options")
     if numbers_only and not _HAS_NUMBER.search(gold):
-        raise _Unusable("no number in the answer")
+        raise Unusable("no number in the answer")
     kind = "text" if len(_WORD.findall(gold)) > 1 else infer_problem_type(gold)
     return _Answer(question, gold, kind, "a sentence, compared as text" if kind == "text" else kind)
 
@@ -319,13 +291,3 @@ def _without_frame(before: str) -> str:
     """The question itself, without a header of its options or a hint to answer by letter."""
     hint = _HINT.match(before)
     return _HEADER.sub("", before[hint.end() :] if hint else before).strip()
-
-
-def _find_image(image: str, folder: Path, limits: ImageLimits | None) -> str:
-    path = str(folder / image)
-    if not Path(path).is_file():
-        raise _Unusable("image missing")
-    _, findings = open_images(encode_images(path, folder), limits) if limits is not None else ([], [])
-    if findings:
-        raise _Unusable(findings[0][0])
-    return path

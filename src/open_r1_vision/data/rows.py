@@ -25,6 +25,7 @@ import pyarrow.compute as pc
 from datasets import Dataset, Features, Image, LargeList, List, Value, concatenate_datasets
 
 from open_r1_vision.data.images import encode_images
+from open_r1_vision.prompts import fill_prompt
 from open_r1_vision.rewards.answers import extract_answer, infer_problem_type, unwrap
 
 logger = logging.getLogger(__name__)
@@ -122,7 +123,9 @@ def normalise_rows(dataset: Dataset, source: str = "rows", folder: str | Path = 
     return concatenate_datasets(parts, axis=1).select_columns([*schema, *extras])
 
 
-def to_messages(row: Mapping[str, Any], system_prompt: str | None = None) -> list[dict[str, Any]]:
+def to_messages(
+    row: Mapping[str, Any], system_prompt: str | None = None, user_prompt: str | None = None
+) -> list[dict[str, Any]]:
     """The conversation of a row: a system message, if any, and the problem with its image placeholders.
 
     Images come first, or where the problem's `<image>` markers stand. Contents are always lists of parts: string and
@@ -131,21 +134,22 @@ def to_messages(row: Mapping[str, Any], system_prompt: str | None = None) -> lis
     Args:
         row: needs `problem` and `images`; `id` is used in messages.
         system_prompt: text of the system message.
+        user_prompt: template of the user's message with `{problem}` in it; by default the problem alone.
 
     Raises:
         ValueError: the markers are not as many as the images, or the problem holds a `<video>` marker.
     """
-    return _build_messages(row["problem"], len(row.get("images") or []), system_prompt, row.get("id"))
+    return _build_messages(row["problem"], len(row.get("images") or []), system_prompt, user_prompt, row.get("id"))
 
 
-def add_prompts(dataset: Dataset, system_prompt: str | None = None) -> Dataset:
+def add_prompts(dataset: Dataset, system_prompt: str | None = None, user_prompt: str | None = None) -> Dataset:
     """Add the column `prompt` (see :func:`to_messages`) without touching the images; an old one is replaced."""
     if "prompt" in dataset.column_names:
         dataset = dataset.remove_columns("prompt")
     text = dataset.select_columns(["id", "problem"]).add_column("num_images", count_images(dataset))
     prompts = text.map(
         _prompt_column,
-        fn_kwargs={"system_prompt": system_prompt},
+        fn_kwargs={"system_prompt": system_prompt, "user_prompt": user_prompt},
         remove_columns=text.column_names,
         features=_PROMPT_FEATURES,
         desc="Building prompts",
@@ -159,8 +163,10 @@ def count_images(dataset: Dataset) -> list[int]:
     return [count or 0 for batch in batches for count in pc.list_value_length(batch["images"]).to_pylist()]
 
 
-def _build_messages(problem: str, num_images: int, system_prompt: str | None, row_id: str | None) -> list[dict]:
-    pieces = problem.split(IMAGE_MARKER)
+def _build_messages(
+    problem: str, num_images: int, system_prompt: str | None, user_prompt: str | None, row_id: str | None
+) -> list[dict]:
+    pieces = (fill_prompt(user_prompt, problem=problem) if user_prompt else problem).split(IMAGE_MARKER)
     if VIDEO_MARKER in problem:
         raise ValueError(
             f"Row {row_id!r}: the problem holds a {VIDEO_MARKER} marker, but only images are supported. Put frames "
@@ -183,8 +189,8 @@ def _build_messages(problem: str, num_images: int, system_prompt: str | None, ro
     return [*system, {"role": "user", "content": content}]
 
 
-def _prompt_column(row: dict, system_prompt: str | None) -> dict:
-    return {"prompt": _build_messages(row["problem"], row["num_images"], system_prompt, row["id"])}
+def _prompt_column(row: dict, system_prompt: str | None, user_prompt: str | None) -> dict:
+    return {"prompt": _build_messages(row["problem"], row["num_images"], system_prompt, user_prompt, row["id"])}
 
 
 def _check_names(names: Iterable[str], source: str) -> None:

@@ -6,15 +6,21 @@ caption and question, never the image. It replies with an answer, or says that t
 already reasons or answers; such a caption earns nothing.
 """
 
-from collections.abc import Sequence
+import re
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
+from open_r1_vision.prompts import fill_prompt
 from open_r1_vision.rewards.answers import extract_answer
 
 NOT_A_DESCRIPTION = "Not a description"
 #: Visionary-R1's published prompt asks for this verdict instead.
 _VERDICTS = (NOT_A_DESCRIPTION.lower(), "hacking sample")
+#: What is no part of a question for someone who sees no image: its place, and what VLMEvalKit adds for short answers.
+_NOT_FOR_READERS = re.compile(
+    r"<image>\s*|\s*Please try to answer the question with short words or phrases if possible\."
+)
 
 
 @dataclass(frozen=True)
@@ -27,12 +33,19 @@ class Reading:
         is_description: False when the reader rejected the caption as more than a description.
         failure: why there is no reply although there is a caption; None when nothing went wrong. Such a caption is
             not a bad one, and must not be scored as one: see `failures.py`.
+        further: the other readings of the same caption, where a reasoner gives several.
     """
 
     reply: str
     answer: str | None
     is_description: bool = True
     failure: str | None = None
+    further: tuple["Reading", ...] = ()
+
+    @property
+    def answers(self) -> list[str | None]:
+        """The answers of all readings of the caption."""
+        return [self.answer, *(reading.answer for reading in self.further)]
 
 
 class CaptionReader(Protocol):
@@ -57,11 +70,25 @@ def reader_messages(caption: str, problem: str, system_prompt: str) -> list[dict
 
     The caption stands in the tags in which the policy wrote it, after the question, as it does in a completion.
     """
-    text = f"{problem}\n<info> {caption}</info>"
-    return [
-        {"role": "system", "content": [{"type": "text", "text": system_prompt}]},
-        {"role": "user", "content": [{"type": "text", "text": text}]},
-    ]
+    return _chat(f"{plain_problem(problem)}\n<info> {caption}</info>", system_prompt)
+
+
+def template_messages(template: str) -> Callable[[str, str, str], list[dict]]:
+    """As :func:`reader_messages`, with the text of the question from a template.
+
+    Args:
+        template: holds `{caption}` and `{problem}`.
+    """
+
+    def messages(caption: str, problem: str, system_prompt: str) -> list[dict]:
+        return _chat(fill_prompt(template, caption=caption, problem=plain_problem(problem)), system_prompt)
+
+    return messages
+
+
+def plain_problem(problem: str) -> str:
+    """The question for someone who sees no image: without image markers and requests for short answers."""
+    return _NOT_FOR_READERS.sub("", problem).strip()
 
 
 def parse_reply(reply: str) -> Reading:
@@ -72,3 +99,15 @@ def parse_reply(reply: str) -> Reading:
     if any(part.strip("*\"'` ").lower().startswith(_VERDICTS) for part in (text, answer or "")):
         return Reading(reply, None, is_description=False)
     return Reading(reply, answer or None)
+
+
+def parse_boxed(reply: str) -> Reading:
+    r"""Read a reply whose answer stands in a box: the last `\boxed{}` after the thinking, see `rewards.boxes`."""
+    return Reading(reply, extract_answer(reply, form="boxed"))
+
+
+def _chat(text: str, system_prompt: str) -> list[dict]:
+    return [
+        {"role": "system", "content": [{"type": "text", "text": system_prompt}]},
+        {"role": "user", "content": [{"type": "text", "text": text}]},
+    ]

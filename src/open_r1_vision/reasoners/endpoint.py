@@ -243,6 +243,17 @@ class _EndpointBatch:
         self._count = count
         self._config = config
         self._deadline = deadline
+        self._start = time.monotonic()
+        self._end: float | None = None
+        future.add_done_callback(self._note_end)
+
+    @property
+    def seconds(self) -> float:
+        """See :class:`open_r1_vision.reasoners.interface.Pending`."""
+        return (self._end or time.monotonic()) - self._start
+
+    def _note_end(self, future: Future) -> None:
+        self._end = time.monotonic()
 
     def result(self) -> list[list[Outcome]]:
         """See :class:`open_r1_vision.reasoners.interface.Pending`."""

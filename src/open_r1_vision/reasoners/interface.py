@@ -7,6 +7,7 @@ says why there is none. A failure is data and never an exception: `failures.py` 
 """
 
 import asyncio
+import time
 from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -68,7 +69,15 @@ Outcome = Reply | Failure
 
 
 class Pending(Protocol):
-    """Chats on their way. `pending.result()` waits in a thread, `await pending` in a coroutine."""
+    """Chats on their way. `pending.result()` waits in a thread, `await pending` in a coroutine.
+
+    Attributes:
+        seconds: how long the reasoner worked on them, known once there is a result. Less the time that was waited for
+            the result it is what was hidden behind other work.
+    """
+
+    @property
+    def seconds(self) -> float: ...
 
     def result(self) -> list[list[Outcome]]:
         """For each chat its `n` outcomes, in the order of the chats."""
@@ -128,6 +137,8 @@ class Reasoner(Protocol):
 class Finished:
     """Outcomes that are there already."""
 
+    seconds = 0.0
+
     def __init__(self, outcomes: list[list[Outcome]]) -> None:
         self._outcomes = outcomes
 
@@ -146,12 +157,15 @@ class Deferred:
     def __init__(self, work: Callable[[], list[list[Outcome]]]) -> None:
         self._work: Callable[[], list[list[Outcome]]] | None = work
         self._outcomes: list[list[Outcome]] = []
+        self.seconds = 0.0
 
     def result(self) -> list[list[Outcome]]:
         """See :class:`Pending`."""
         if self._work is not None:
+            start = time.monotonic()
             self._outcomes = self._work()
             self._work = None
+            self.seconds = time.monotonic() - start
         return self._outcomes
 
     def __await__(self) -> Generator[Any, None, list[list[Outcome]]]:

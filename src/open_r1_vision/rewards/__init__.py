@@ -4,5 +4,14 @@
 from open_r1_vision.rewards.accuracy import accuracy_reward
 from open_r1_vision.rewards.caption import caption_reward
 from open_r1_vision.rewards.format import format_reward
+from open_r1_vision.rewards.repetition import repetition_reward, token_repetition_reward
+from open_r1_vision.rewards.visual_facts import visual_facts_reward
 
-__all__ = ["accuracy_reward", "caption_reward", "format_reward"]
+__all__ = [
+    "accuracy_reward",
+    "caption_reward",
+    "format_reward",
+    "repetition_reward",
+    "token_repetition_reward",
+    "visual_facts_reward",
+]

@@ -15,6 +15,7 @@ An empty answer earns nothing, an empty gold can't be met.
 import re
 from collections.abc import Mapping, Sequence
 
+from open_r1_vision.rewards.boxes import extract_boxed
 from open_r1_vision.rewards.choices import is_letter, parse_options, same_choice
 from open_r1_vision.rewards.math_answers import looks_like_math, same_expression
 from open_r1_vision.rewards.numbers import asks_for_percentage, numbers_equal, parse_number
@@ -25,6 +26,8 @@ from open_r1_vision.rewards.text_scores import anls, mean_rouge, plain_text
 Completion = str | Sequence[Mapping]
 
 PROBLEM_TYPES = ("number", "choice", "text", "free_form", "math")
+#: Where a completion gives its answer: `<answer>...</answer>` or `\\boxed{...}`.
+ANSWER_FORMS = ("tags", "boxed")
 #: The problem types of Visionary-R1's published format. Its default branch is `number`: floats, else equal text.
 PUBLISHED_TYPES = {"OCR": "text", "free-form": "free_form", "numerical": "number"}
 #: Longer answers are runaway generations: they score 0 unless they are the gold itself.
@@ -59,17 +62,36 @@ def completion_text(completion: Completion) -> str:
     return "\n".join(texts)
 
 
-def extract_answer(text: str) -> str | None:
-    r"""The content of the answer tag, without a `\boxed{}`, `\text{}`, `$` or `**` around the whole of it.
+def extract_answer(text: str, form: str = "tags") -> str | None:
+    r"""The answer that a text gives, without a `\boxed{}`, `\text{}`, `$` or `**` around the whole of it.
 
-    It is the section that the text ends on, see `tags.extract_last_section`: of several answers the last one counts,
-    and nested or unclosed ones are none.
+    Args:
+        text: a completion.
+        form: one of `ANSWER_FORMS`. `tags`: the content of the answer tag; it is the section that the text ends on,
+            see `tags.extract_last_section`: of several answers the last one counts, and nested or unclosed ones are
+            none. A box within it names the answer. `boxed`: the last `\boxed{}`, see `boxes.extract_boxed`.
 
     Returns:
         The answer; None when there is none or it is empty.
+
+    Raises:
+        ValueError: an unknown form.
     """
+    check_answer_form(form)
+    if form == "boxed":
+        return unwrap(extract_boxed(text) or "") or None
     section = extract_last_section(text, "answer")
-    return unwrap(section) or None if section else None
+    return unwrap(extract_boxed(section) or section) or None if section else None
+
+
+def check_answer_form(form: str) -> None:
+    """Refuse a form that is none of `ANSWER_FORMS`.
+
+    Raises:
+        ValueError: it is none.
+    """
+    if form not in ANSWER_FORMS:
+        raise ValueError(f"answer_form is {form!r}: set it to {' or '.join(ANSWER_FORMS)}.")
 
 
 def score_answer(answer: str | None, gold: str, problem_type: str | None, *, problem: str | None = None) -> float:

@@ -14,7 +14,7 @@ from open_r1_vision.importing import import_callable
 #: What the trainer passes to a reward besides the columns of the data set.
 RUNTIME_COLUMNS = frozenset(
     ("prompts", "completions", "completion_ids", "trainer_state", "log_extra", "log_metric", "environments")
-    + ("caption", "caption_answer", "response_start", "hint_level")
+    + ("caption", "caption_answer", "has_description", "fact_verdicts", "response_start", "hint_level")
 )
 #: The row schema.
 ROW_COLUMNS = frozenset(
@@ -24,7 +24,10 @@ _MAX_IDS_SHOWN = 8
 
 
 def load_rewards(
-    names: Sequence[str], kwargs: Mapping[str, Mapping[str, Any]] | None = None, columns: Iterable[str] = ROW_COLUMNS
+    names: Sequence[str],
+    kwargs: Mapping[str, Mapping[str, Any]] | None = None,
+    columns: Iterable[str] = ROW_COLUMNS,
+    defaults: Mapping[str, Any] | None = None,
 ) -> list[Callable[..., Any]]:
     """Import reward functions and bind their settings.
 
@@ -33,6 +36,7 @@ def load_rewards(
         kwargs: settings of rewards by dotted path, bound with `functools.partial`.
         columns: the columns of the data set. A setting of the same name would be overridden by the column, and is
             refused.
+        defaults: settings of the whole recipe, for the rewards that take them and are not given others.
 
     Returns:
         The functions in the order of `names`.
@@ -49,7 +53,10 @@ def load_rewards(
                 f"{_did_you_mean(path, names)}. Add it there, or remove its settings."
             )
     reserved = RUNTIME_COLUMNS.union(columns)
-    rewards = [_bind(path, import_callable(path), settings.get(path, {}), reserved) for path in names]
+    rewards = [
+        _bind(path, reward := import_callable(path), {**_taken(reward, defaults), **settings.get(path, {})}, reserved)
+        for path in names
+    ]
     paths_by_name: dict[str, str] = {}
     for path, reward in zip(names, rewards, strict=True):
         name = reward_name(reward)
@@ -117,6 +124,11 @@ def checked(reward: Callable[..., Any], role: str = "reward") -> Callable[..., A
     wrapper = functools.wraps(reward)(call_async if _is_async(reward) else call)
     wrapper.__name__ = name
     return wrapper
+
+
+def _taken(reward: Callable[..., Any], defaults: Mapping[str, Any] | None) -> dict[str, Any]:
+    names = {parameter.name for parameter in _parameters(reward)} if defaults else set()
+    return {name: value for name, value in (defaults or {}).items() if name in names}
 
 
 def _bind(

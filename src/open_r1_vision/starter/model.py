@@ -8,6 +8,7 @@ by their dotted paths.
 import json
 import random
 import tempfile
+from collections.abc import Iterable, Sequence
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -141,18 +142,25 @@ def build_processor(tokenizer: PreTrainedTokenizerFast) -> Qwen2_5_VLProcessor:
 
 
 def build_tokenizer() -> PreTrainedTokenizerFast:
-    """Train a byte-level BPE tokenizer on the tasks' own text, so that a number or a word is one token."""
+    """The policy's tokenizer, trained on the tasks' own text."""
+    return train_tokenizer(_corpus(), SPECIAL_TOKENS, [tag for name in TAGS for tag in (f"<{name}>", f"</{name}>")])
+
+
+def train_tokenizer(
+    corpus: Iterable[str], special_tokens: Sequence[str], added_tokens: Sequence[str]
+) -> PreTrainedTokenizerFast:
+    """Train a byte-level BPE tokenizer on the text that will be read, so that a number or a word is one token."""
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()
     trainer = trainers.BpeTrainer(
-        vocab_size=VOCABULARY_SIZE - 2 * len(TAGS),
-        special_tokens=list(SPECIAL_TOKENS),
+        vocab_size=VOCABULARY_SIZE - len(added_tokens),
+        special_tokens=list(special_tokens),
         initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),
         show_progress=False,
     )
-    tokenizer.train_from_iterator(_corpus(), trainer)
-    tokenizer.add_tokens([AddedToken(tag, normalized=False) for name in TAGS for tag in (f"<{name}>", f"</{name}>")])
+    tokenizer.train_from_iterator(corpus, trainer)
+    tokenizer.add_tokens([AddedToken(token, normalized=False) for token in added_tokens])
     return PreTrainedTokenizerFast(
         tokenizer_object=tokenizer, eos_token="<|im_end|>", pad_token="<|endoftext|>", padding_side="left"
     )

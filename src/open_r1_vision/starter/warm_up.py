@@ -58,6 +58,16 @@ def write_answer(steps: list[str], solution: str) -> str:
     return f"<think> {' '.join(steps)}</think> <answer> {solution}</answer>"
 
 
+def draw_caption(rng: random.Random) -> tuple[str, Question]:
+    """The caption of a page that nobody drew, up to twice as long as those of the warm-up's pages, and a question."""
+    cells = draw_cells(rng, rng.randint(2, LONGEST_CAPTION))
+    if rng.random() < 0.6:
+        numbers = [rng.randint(0, 9) for _ in cells]
+        return " ; ".join(digits.describe(numbers, cells)), digits.ask(rng, numbers)
+    shapes = [(rng.choice(tuple(figures.COLOURS)), rng.choice(figures.SHAPES)) for _ in cells]
+    return " ; ".join(figures.describe(shapes, cells)), figures.ask(rng, shapes)
+
+
 def _page_lesson(row: dict) -> dict:
     return {
         "prompt": _policy_prompt({"type": "image", "text": None}, row["problem"]),
@@ -66,7 +76,7 @@ def _page_lesson(row: dict) -> dict:
 
 
 def _typed_lesson(rng: random.Random) -> dict:
-    caption, question = _draw_caption(rng)
+    caption, question = draw_caption(rng)
     completion = write_completion(caption, question.steps, question.solution)
     return {
         "images": [],
@@ -76,7 +86,7 @@ def _typed_lesson(rng: random.Random) -> dict:
 
 
 def _reading_lesson(rng: random.Random) -> dict:
-    caption, question = _draw_caption(rng)
+    caption, question = draw_caption(rng)
     reply = write_answer(question.steps, question.solution)
     if rng.random() < NOT_A_DESCRIPTION_SHARE:
         reply = NOT_A_DESCRIPTION
@@ -92,15 +102,6 @@ def _reading_lesson(rng: random.Random) -> dict:
         )
     prompt = reader_messages(caption, question.problem, load_prompt("starter_reader"))
     return {"images": [], "prompt": prompt, "completion": [_assistant(reply)]}
-
-
-def _draw_caption(rng: random.Random) -> tuple[str, Question]:
-    cells = draw_cells(rng, rng.randint(2, LONGEST_CAPTION))
-    if rng.random() < 0.6:
-        numbers = [rng.randint(0, 9) for _ in cells]
-        return " ; ".join(digits.describe(numbers, cells)), digits.ask(rng, numbers)
-    shapes = [(rng.choice(tuple(figures.COLOURS)), rng.choice(figures.SHAPES)) for _ in cells]
-    return " ; ".join(figures.describe(shapes, cells)), figures.ask(rng, shapes)
 
 
 def _policy_prompt(page: dict, problem: str) -> list[dict]:

@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """VisionGRPOTrainer: TRL's GRPOTrainer, right for images."""
 
-from collections.abc import Iterator, Sequence
+import time
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, ClassVar
@@ -15,9 +16,15 @@ from trl import GRPOTrainer
 
 from open_r1_vision import checkpoints
 from open_r1_vision.models import load_processor
+from open_r1_vision.prompts import load_prompt
+from open_r1_vision.reasoners import Reasoner, ReasonerConfig, build_reasoner
+from open_r1_vision.reasoners.facts import FactJudge, judge_config
+from open_r1_vision.rewards.answers import completion_text
 from open_r1_vision.rewards.loading import checked
 from open_r1_vision.trainers.callbacks import KLScheduleCallback, RequireDeepSpeedCallback
 from open_r1_vision.trainers.config import VisionGRPOConfig
+from open_r1_vision.trainers.consulting import Consultation, Findings, Verdicts
+from open_r1_vision.trainers.judging import FactJudging
 from open_r1_vision.trainers.sampling import EpochSampler
 from open_r1_vision.trainers.timing import StepTimer
 
@@ -44,6 +51,9 @@ class VisionGRPOTrainer(GRPOTrainer):
       DeepSpeed ZeRO, where a process without an image would leave the others waiting;
     - a processor that pads on the right is set to the left, where GRPO needs it;
     - tokens that stand for images or videos are never sampled, also under vLLM;
+    - a `stop_token` ends a completion as the end of text does;
+    - text models may be consulted about each completion while the step goes on (`fact_judge`, and what subclasses add
+      to `verdicts`); where one gives no verdict, the rewards that depend on it follow its failure policy;
     - colocated vLLM gets each image placeholder once, and forgets its image features when the weights change;
     - a prompt longer than `max_prompt_tokens` stops the run with its row id;
     - the KL weight follows `beta_schedule`;
@@ -104,13 +114,31 @@ class VisionGRPOTrainer(GRPOTrainer):
         self._image_token_id = getattr(config, "image_token_id", None)
         self.timed = StepTimer()
         self._suppress_vision_tokens()
+        if args.stop_token is not None:
+            self._stop_at(args.stop_token)
         for policy in (self.model, self.ref_model):
             if policy is not None:
                 self._accept_batches_without_images(self.accelerator.unwrap_model(policy))
         self._drop_unused_weight_renames()
+        #: Text models that are consulted about completions.
+        self.verdicts = Verdicts(self.reward_funcs)
+        if args.fact_judge is not None:
+            config = judge_config(ReasonerConfig.from_mapping(args.fact_judge))
+            judge = FactJudge(self.build_reasoner(config), load_prompt(args.fact_judge_prompt))
+            self.verdicts.add(FactJudging(judge))
         self.add_callback(KLScheduleCallback(self))
         if args.deepspeed:
             self.add_callback(RequireDeepSpeedCallback(self))
+
+    # ---- text models
+
+    def build_reasoner(self, config: ReasonerConfig) -> Reasoner:
+        """A reasoner for this run: it answers within seconds now, and never waits longer than other processes do.
+
+        Raises:
+            ValueError: see :func:`open_r1_vision.reasoners.build_reasoner`.
+        """
+        return build_reasoner(config, generate=self.generate_greedy, ddp_timeout=self.args.ddp_timeout)
 
     # ---- greedy text from the live policy
 
@@ -189,7 +217,13 @@ class VisionGRPOTrainer(GRPOTrainer):
         if images is not None:
             # the processor takes [] for a row without images, not None
             images = [row_images or [] for row_images in images]
+        if len(self.verdicts):
+            self.verdicts.start(self._batch_rows, self._starts(), [completion_text(text) for text in outputs[3]])
         return (*outputs, images, tool_images)
+
+    def _starts(self) -> list[str]:
+        """The text that each response was given to start with."""
+        return [""] * len(self._batch_rows)
 
     def _tokenize_prompts(self, prompts: list) -> tuple:
         prompt_ids, images, fields = super()._tokenize_prompts(prompts)
@@ -227,8 +261,40 @@ class VisionGRPOTrainer(GRPOTrainer):
         self, inputs: list[dict], prompts: list, completions: list, completion_ids_list: list
     ) -> torch.Tensor:
         self._log_completion_extra("id", [row.get("id") for row in inputs])
+        findings = [self._take(*pair, inputs) for pair in zip(self.verdicts, self.verdicts.take(), strict=True)]
         with self.timed("rewards"):
-            return super()._calculate_rewards(inputs, prompts, completions, completion_ids_list)
+            rewards = super()._calculate_rewards(inputs, prompts, completions, completion_ids_list)
+        return self._settle(rewards, findings) if findings else rewards
+
+    def _take(self, consultation: Consultation, finish: Callable[[], Findings], rows: list[dict]) -> Findings:
+        """Wait for findings, give them to the rows and log them."""
+        start = time.monotonic()
+        with self.timed(consultation.activity):
+            findings = finish()
+        hidden = max(0.0, findings.seconds - (time.monotonic() - start))
+        for name, values in findings.columns.items():
+            for row, value in zip(rows, values, strict=True):
+                row[name] = value
+        for name, values in findings.metrics.items():
+            for value in values:
+                self._log_metric(name, value)
+        for name, values in findings.logged.items():
+            self._log_completion_extra(name, values)
+        self._log_metric(f"{consultation.name}/hidden_seconds", hidden)
+        return findings
+
+    def _settle(self, rewards: torch.Tensor, findings: list[Findings]) -> torch.Tensor:
+        """The rewards of all processes with those replaced whose verdicts failed."""
+        flags = [[of_one.asked, [reason is not None for reason in of_one.failures]] for of_one in findings]
+        flags_CSB = torch.tensor(flags, device=rewards.device)  # S: asked, failed
+        asked_NC, failed_NC = self.accelerator.gather(flags_CSB.permute(2, 1, 0).contiguous()).unbind(1)
+        for index, consultation in enumerate(self.verdicts):
+            asked = asked_NC[:, index].sum().item()
+            failed = failed_NC[:, index].sum().item()
+            self._log_metric(f"{consultation.name}/failure_rate", failed / max(asked, 1))
+        reasons = [next((reason for reason in of_one.failures if reason), None) for of_one in findings]
+        group_size = self.num_generations if self.model.training else self.num_generations_eval
+        return self.verdicts.settle(rewards, asked_NC, failed_NC, reasons, group_size)
 
     # ---- time and logs
 
@@ -297,6 +363,22 @@ class VisionGRPOTrainer(GRPOTrainer):
             suppressed = sorted(ids | set(self.generation_config.suppress_tokens or ()))
             self.generation_config.suppress_tokens = suppressed or None
             self.generation_kwargs["suppress_tokens"] = suppressed or None
+
+    def _stop_at(self, token: str) -> None:
+        """End completions at a token, which stays their last one."""
+        ids = self._tokenizer.encode(token, add_special_tokens=False)
+        if len(ids) != 1:
+            raise ValueError(
+                f"stop_token is {token!r}, which this model's tokenizer splits into {len(ids)} tokens: set it to one "
+                "token, or leave it out and let the completion end by itself."
+            )
+        self.eos_token_ids = [*ids, *self.eos_token_ids]
+        if self.use_vllm:
+            stops = {"stop_token_ids": self.eos_token_ids}
+            self.vllm_generation.generation_kwargs = {**(self.vllm_generation.generation_kwargs or {}), **stops}
+        else:
+            self.generation_config.eos_token_id = self.eos_token_ids
+            self.generation_kwargs["eos_token_id"] = self.eos_token_ids
 
     def _accept_batches_without_images(self, model: Any) -> None:
         """Let forward passes without images leave the vision tower out, or, under ZeRO, run it for nothing.

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Options of the trainers, on top of TRL's GRPOConfig."""
 
+import json
 import os
 from dataclasses import dataclass, field
 
@@ -10,6 +11,7 @@ from trl import GRPOConfig
 from open_r1_vision.batching import BatchPlan, plan_batch
 from open_r1_vision.distributed import boot_deepspeed_on_cpu, num_processes
 from open_r1_vision.importing import import_callable
+from open_r1_vision.reasoners.config import ReasonerConfig
 from open_r1_vision.rewards.loading import required_columns
 from open_r1_vision.trainers.schedules import kl_weight
 
@@ -25,7 +27,8 @@ class VisionGRPOConfig(GRPOConfig):
         ValueError: options that can't work together; the message says what to set.
     """
 
-    _VALID_DICT_FIELDS = GRPOConfig._VALID_DICT_FIELDS
+    # a mapping may come from the command line as JSON
+    _VALID_DICT_FIELDS = [*GRPOConfig._VALID_DICT_FIELDS, "fact_judge"]
 
     prompts_per_step: int | None = field(
         default=None,
@@ -51,6 +54,24 @@ class VisionGRPOConfig(GRPOConfig):
         metadata={"help": "How the KL weight falls from beta to beta_floor: constant, linear or cosine."},
     )
     beta_floor: float = field(default=0.0, metadata={"help": "KL weight that the schedule ends at."})
+    stop_token: str | None = field(
+        default=None,
+        metadata={
+            "help": "A token that ends a completion as the end of text does, such as </info> where only a caption is "
+            "wanted. It must be one token of the model's tokenizer."
+        },
+    )
+    fact_judge: dict | str | None = field(
+        default=None,
+        metadata={
+            "help": "Who judges which visual facts a response states: a block as `reasoner` of CaptionGRPOTrainer. By "
+            "default a rule, which visual_facts_reward applies by itself, for facts that are plain strings."
+        },
+    )
+    fact_judge_prompt: str = field(
+        default="fact_judge",
+        metadata={"help": "System prompt of the fact judge: a packaged prompt's name or a text file's path."},
+    )
 
     def __post_init__(self) -> None:
         # HfArgumentParser hands numbers over as YAML read them, and YAML reads 1e-4 as a string
@@ -62,6 +83,7 @@ class VisionGRPOConfig(GRPOConfig):
                 f"beta_schedule is {self.beta_schedule!r} but beta is 0, so there is no KL term to anneal: set beta "
                 "above 0 or beta_schedule to constant."
             )
+        check_reasoner("fact_judge", self.fact_judge)
         self.batch_plan = self._plan_batch()
         if self.use_cpu or not torch.cuda.is_available():
             self._prepare_for_cpu()
@@ -107,12 +129,51 @@ class VisionGRPOConfig(GRPOConfig):
 class CaptionGRPOConfig(VisionGRPOConfig):
     """Options of CaptionGRPOTrainer."""
 
+    _VALID_DICT_FIELDS = [*VisionGRPOConfig._VALID_DICT_FIELDS, "reasoner", "description_judge"]
+
+    caption_section: str | None = field(
+        default="info",
+        metadata={"help": "Tag of the caption in a completion; null where the completion is the caption (RACRO)."},
+    )
+    reasoner: dict | str | None = field(
+        default=None,
+        metadata={
+            "help": "Who reads captions, a block with `kind`, `model`, sampling and budget: see "
+            "open_r1_vision.reasoners.config. By default the live policy, greedily (Visionary-R1)."
+        },
+    )
     reader_prompt: str = field(
         default="caption_reader",
         metadata={"help": "System prompt of the reader of captions: a packaged prompt's name or a text file's path."},
     )
+    reader_template: str | None = field(
+        default=None,
+        metadata={
+            "help": "What the reader is asked: a packaged prompt's name or a text file with {caption} and {problem}; "
+            "by default the problem and the caption in <info> tags."
+        },
+    )
+    reader_answer: str = field(
+        default="short",
+        metadata={
+            "help": "How the reader answers. short: the whole reply, or the content of answer tags; boxed: the last "
+            "\\boxed{} after its thinking."
+        },
+    )
     reader_max_tokens: int = field(
-        default=64, metadata={"help": "Most tokens of a reader's reply; it decodes greedily."}
+        default=64,
+        metadata={"help": "Most tokens of a reply of the live policy; a `reasoner` has its own max_tokens."},
+    )
+    description_judge: dict | str | None = field(
+        default=None,
+        metadata={
+            "help": "Who says whether a caption describes at all, a block as `reasoner`; {kind: policy} asks the live "
+            "policy (RAPID). caption_reward takes its no_description_penalty off where it does not."
+        },
+    )
+    description_prompt: str = field(
+        default="description_judge",
+        metadata={"help": "System prompt of the description judge: a packaged prompt's name or a text file's path."},
     )
 
     def __post_init__(self) -> None:
@@ -120,7 +181,28 @@ class CaptionGRPOConfig(VisionGRPOConfig):
             raise ValueError(
                 f"reader_max_tokens is {self.reader_max_tokens}: a reader needs at least 1 token to reply."
             )
+        if self.reader_answer not in ("short", "boxed"):
+            raise ValueError(f"reader_answer is {self.reader_answer!r}: set it to short or boxed.")
+        check_reasoner("reasoner", self.reasoner)
+        check_reasoner("description_judge", self.description_judge)
         super().__post_init__()
+
+
+def check_reasoner(name: str, block: dict | str | None) -> None:
+    """Refuse a reasoner's block that can't work, before anything is loaded.
+
+    Raises:
+        ValueError: see :class:`open_r1_vision.reasoners.ReasonerConfig`; the message names the key.
+    """
+    if block is None:
+        return
+    try:
+        block = json.loads(block) if isinstance(block, str) else block
+        if not isinstance(block, dict):
+            raise ValueError("it is no mapping: give a block such as {kind: local, model: FOLDER}.")
+        ReasonerConfig.from_mapping(block)
+    except ValueError as error:
+        raise ValueError(f"`{name}` is {block!r:.200}: {error}") from error
 
 
 @dataclass
@@ -209,3 +291,5 @@ class HintGRPOConfig(VisionGRPOConfig):
 @dataclass
 class HintCaptionGRPOConfig(HintGRPOConfig, CaptionGRPOConfig):
     """Options of HintCaptionGRPOTrainer: those of both trainers."""
+
+    _VALID_DICT_FIELDS = CaptionGRPOConfig._VALID_DICT_FIELDS

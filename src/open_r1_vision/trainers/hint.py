@@ -64,8 +64,8 @@ class HintGRPOTrainer(VisionGRPOTrainer):
     `hints/extra_tokens` (tokens sampled for hints, per token of the first sampling), `hints/level_0_only` (rows with
     too few steps for any hint) and `hints/too_long` (rows that lost a level to the token budget).
 
-    Overrides `_generate`, `_generate_single_turn`, `_calculate_rewards`, `_save_optimizer_and_scheduler` and
-    `_load_optimizer_and_scheduler`; each calls VisionGRPOTrainer's.
+    Overrides `_generate`, `_generate_single_turn`, `_calculate_rewards`, `_save_optimizer_and_scheduler`,
+    `_load_optimizer_and_scheduler` and, of our own, `_starts`; each other one calls VisionGRPOTrainer's.
 
     Raises:
         ValueError: tools, rollout functions or environments, which write into the response too; rows without the
@@ -165,6 +165,9 @@ class HintGRPOTrainer(VisionGRPOTrainer):
         ids = [output.ids for output in rollout.sampled]
         logprobs = [output.logprobs for output in rollout.sampled]
         return ids, None if any(values is None for values in logprobs) else logprobs
+
+    def _starts(self) -> list[str]:
+        return [hint.text for hint in self._hints]
 
     def _sample(self, requests: list[Request], chats: list, whole_batch: tuple | None) -> list[Sampled]:
         """One completion for each request, by one call of the backend."""

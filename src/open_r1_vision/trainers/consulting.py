@@ -1,0 +1,139 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Text models that are consulted about each completion, and what happens where one gives no verdict.
+
+A trainer starts its consultations as soon as completions exist and takes the findings when rewards are due. Findings
+become columns of the rows, which rewards read as they read any column. A reward that names such a column as one of its
+parameters depends on the verdict: where that failed, the reward is replaced by the reasoner's failure policy, see
+:mod:`open_r1_vision.reasoners.failures`.
+"""
+
+import inspect
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import torch
+
+from open_r1_vision.reasoners.config import ReasonerConfig
+from open_r1_vision.reasoners.failures import FailureGuard, consecutive_groups, fill_failures
+
+
+@dataclass
+class Findings:
+    """What a consultation found out about the completions of this process; lists have an entry for each.
+
+    Attributes:
+        columns: for the rewards, by name.
+        asked: whether there was something to ask about.
+        failures: why there is no verdict although it was asked for; None elsewhere.
+        metrics: values to be averaged, by name.
+        logged: columns of the completions' table, by name.
+        seconds: how long the reasoner worked.
+    """
+
+    columns: dict[str, list]
+    asked: list[bool]
+    failures: list[str | None]
+    metrics: dict[str, list[float]] = field(default_factory=dict)
+    logged: dict[str, list] = field(default_factory=dict)
+    seconds: float = 0.0
+
+
+class Consultation(Protocol):
+    """One kind of question to one text model.
+
+    Attributes:
+        name: what its metrics begin with, such as `reader`.
+        activity: what its seconds are logged as, such as `reading`.
+        column: the column that holds its verdicts.
+        config: how failures are dealt with.
+    """
+
+    name: str
+    activity: str
+    column: str
+    config: ReasonerConfig
+
+    def start(
+        self, rows: Sequence[Mapping[str, Any]], starts: Sequence[str], texts: Sequence[str]
+    ) -> Callable[[], Findings]:
+        """Begin to ask; returns at once, with what waits for the findings.
+
+        Args:
+            rows: of the completions.
+            starts: what each response was given to start with, see HintGRPOTrainer.
+            texts: the completions, which go on from there.
+        """
+        ...
+
+
+class Verdicts:
+    """The consultations of a trainer, their failures, and the rewards that depend on them.
+
+    Args:
+        rewards: the trainer's reward functions, in its order.
+    """
+
+    def __init__(self, rewards: Sequence[Any]) -> None:
+        self._rewards = list(rewards)
+        self._consultations: list[tuple[Consultation, FailureGuard]] = []
+        self._pending: list[Callable[[], Findings]] = []
+
+    def add(self, consultation: Consultation) -> None:
+        """Consult it about each completion from now on."""
+        config = consultation.config
+        self._consultations.append((consultation, FailureGuard(config.max_failure_rate, config.failure_window)))
+
+    def __iter__(self) -> Any:
+        return iter(consultation for consultation, _ in self._consultations)
+
+    def __len__(self) -> int:
+        return len(self._consultations)
+
+    def start(self, rows: Sequence[Mapping[str, Any]], starts: Sequence[str], texts: Sequence[str]) -> None:
+        """Start all consultations about a batch; see :meth:`Consultation.start`."""
+        self._pending = [consultation.start(rows, starts, texts) for consultation in self]
+
+    def take(self) -> list[Callable[[], Findings]]:
+        """What waits for the findings of each consultation, in order; there is a batch under way."""
+        pending, self._pending = self._pending, []
+        return pending
+
+    def settle(
+        self,
+        rewards_NK: torch.Tensor,
+        asked_NC: torch.Tensor,
+        failed_NC: torch.Tensor,
+        reasons: Sequence[str | None],
+        group_size: int,
+    ) -> torch.Tensor:
+        """Replace rewards whose verdicts failed, and stop the run where too many did.
+
+        Args:
+            rewards_NK: of all processes: N completions, K rewards, on any device.
+            asked_NC: of all processes: whether consultation c was asked about completion n.
+            failed_NC: whether its verdict failed.
+            reasons: for each consultation a failure in this process, for the message.
+            group_size: completions of a prompt, which lie side by side.
+
+        Raises:
+            TooManyFailures: in all processes at once.
+        """
+        table = rewards_NK.tolist()
+        for index, (consultation, guard) in enumerate(self._consultations):
+            failed = failed_NC[:, index].tolist()
+            guard.update(sum(failed), int(asked_NC[:, index].sum()), reasons[index])
+            if any(failed):
+                depends = [reads_column(reward, consultation.column) for reward in self._rewards]
+                table = fill_failures(
+                    table,
+                    [[lost and reads for reads in depends] for lost in failed],
+                    consecutive_groups(len(failed), group_size),
+                    consultation.config.on_failure,
+                )
+        return torch.tensor(table, dtype=rewards_NK.dtype, device=rewards_NK.device)
+
+
+def reads_column(reward: Any, column: str) -> bool:
+    """Whether a reward names a column as a parameter. Reward models don't."""
+    return not isinstance(reward, torch.nn.Module) and column in inspect.signature(reward).parameters
