@@ -60,7 +60,7 @@ class DataArguments:
         self.eval_dataset_options = _read_mapping("eval_dataset_options", self.eval_dataset_options)
 
     @property
-    def prompt_texts(self) -> dict[str, str | None]:
+    def prompt_texts(self) -> dict[str, Any]:
         """`system_prompt` and `user_prompt`, read, as :func:`open_r1_vision.data.rows.to_messages` takes them.
 
         Raises:

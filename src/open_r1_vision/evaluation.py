@@ -20,12 +20,15 @@ from open_r1_vision.trainers.base import VisionGRPOTrainer
 
 #: Chats with their images, and a limit of new tokens, to replies.
 Generate = Callable[[list[list[dict]], int], list[str]]
+#: `visual_facts_reward` or one called like it.
+FactsReward = Callable[..., list[float | None]]
 
 #: Measures of a sample, in the order of the report, and what they are called there.
 MEASURES = {
     "accuracy": "accuracy",
     "reader_accuracy": "accuracy of the answer read from the caption alone",
     "caption_exact": "caption exactness",
+    "facts_stated": "all visual facts stated",
 }
 
 
@@ -42,6 +45,7 @@ class Sample:
     reader_reply: str | None
     reader_accuracy: float | None
     caption_exact: float | None
+    facts_stated: float | None = None
 
 
 def evaluate(
@@ -53,6 +57,7 @@ def evaluate(
     batch_size: int = 128,
     answer_form: str | None = "tags",
     find_caption: Callable[[str], str | None] = extract_caption,
+    facts_reward: FactsReward | None = None,
 ) -> list[Sample]:
     """Answer each row once, greedily.
 
@@ -66,6 +71,8 @@ def evaluate(
         batch_size: rows that one process generates for at a time.
         answer_form: where a completion gives its answer, see `rewards.answers`; None where it is only a caption.
         find_caption: the caption of a completion.
+        facts_reward: says which share of a row's facts a completion states, by its rule; None leaves `facts_stated`
+            out.
     """
     state = PartialState()
     rank, world = state.process_index, state.num_processes
@@ -75,7 +82,7 @@ def evaluate(
         # under ZeRO-3 all processes generate equally often, so a short last batch is filled up with its first row
         padded = indices + [indices[0]] * (-len(indices) % world)
         batch = [rows[index] for index in padded[rank::world]]
-        answered = _answer(generate, batch, reader, max_new_tokens, answer_form, find_caption)
+        answered = _answer(generate, batch, reader, max_new_tokens, answer_form, find_caption, facts_reward)
         samples_by_rank = gather_object([answered])
         samples += [sample for group in zip(*samples_by_rank, strict=True) for sample in group][: len(indices)]
     return samples
@@ -88,17 +95,19 @@ def _answer(
     max_new_tokens: int,
     answer_form: str | None,
     find_caption: Callable[[str], str | None],
+    facts_reward: FactsReward | None,
 ) -> list[Sample]:
     prompts = [prepare_multimodal_messages(row["prompt"], images=row["images"]) for row in batch]
     completions = generate(prompts, max_new_tokens)
     captions = [find_caption(completion) for completion in completions]
     readings = reader.read(captions, [row["problem"] for row in batch]) if reader else [None] * len(batch)
+    facts = [None] * len(batch) if facts_reward is None else _score_facts(facts_reward, batch, completions)
     samples = []
-    for row, completion, caption, reading in zip(batch, completions, captions, readings, strict=True):
+    for row, completion, caption, reading, stated in zip(batch, completions, captions, readings, facts, strict=True):
         gold, kind, problem = row["solution"], row["problem_type"], row["problem"]
         reference = row.get("caption")
         answer = extract_answer(completion, answer_form) if answer_form else None
-        is_read = reading is not None and reading.failure is None
+        read = reading if reading is not None and reading.failure is None else None
         samples.append(
             Sample(
                 id=row["id"],
@@ -106,11 +115,17 @@ def _answer(
                 accuracy=score_answer(answer, gold, kind, problem=problem) if answer_form else None,
                 caption=caption,
                 reader_reply=reading.reply if reading else None,
-                reader_accuracy=score_answer(reading.answer, gold, kind, problem=problem) if is_read else None,
+                reader_accuracy=score_answer(read.answer, gold, kind, problem=problem) if read else None,
                 caption_exact=None if reference is None else float((caption or "").split() == reference.split()),
+                facts_stated=stated,
             )
         )
     return samples
+
+
+def _score_facts(facts_reward: FactsReward, batch: list[dict], completions: list[str]) -> list[float | None]:
+    columns = {name: [row.get(name) for row in batch] for name in ("visual_facts", "problem")}
+    return facts_reward(completions, **columns)
 
 
 class HeldOutEvaluation(TrainerCallback):
@@ -124,15 +139,22 @@ class HeldOutEvaluation(TrainerCallback):
         rows: see :func:`evaluate`.
         every: steps between evaluations; None evaluates before and after only.
         answer_form: see :func:`evaluate`.
+        facts_reward: see :func:`evaluate`.
     """
 
     def __init__(
-        self, trainer: VisionGRPOTrainer, rows: Dataset, every: int | None = None, answer_form: str | None = "tags"
+        self,
+        trainer: VisionGRPOTrainer,
+        rows: Dataset,
+        every: int | None = None,
+        answer_form: str | None = "tags",
+        facts_reward: FactsReward | None = None,
     ) -> None:
         self.trainer = trainer
         self.rows = rows
         self.every = every
         self.answer_form = answer_form
+        self.facts_reward = facts_reward
         self.reader: CaptionReader | None = getattr(trainer, "reader", None)
 
     def on_train_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
@@ -156,6 +178,7 @@ class HeldOutEvaluation(TrainerCallback):
             batch_size=trainer.args.per_device_eval_batch_size,
             answer_form=self.answer_form,
             find_caption=getattr(trainer, "extract_caption", extract_caption),
+            facts_reward=self.facts_reward,
         )
         trainer.model.train(was_training)
         if self.trainer.accelerator.is_main_process:

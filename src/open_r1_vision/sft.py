@@ -11,6 +11,7 @@ the completion alone.
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from open_r1_vision.arguments import DataArguments, parse_recipe, print_help, read_recipe
 from open_r1_vision.distributed import finish, is_main_process, num_processes
@@ -34,7 +35,7 @@ def main(argv: Sequence[str] | None = None) -> str:
     data_args, training_args, model_args = parse_recipe(recipe, (DataArguments, SFTConfig, ModelConfig))
     model = find_model(model_args.model_name_or_path)
     revision = model_args.model_revision
-    processor = (
+    processor: Any = (
         AutoTokenizer.from_pretrained(model, revision=revision or "main")
         if is_text_only(model, revision)
         else load_processor(model, data_args.min_pixels, data_args.max_pixels, revision)

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """How sure a held-out accuracy, and a difference between two of them, can be."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -50,6 +51,21 @@ def wilson_interval(scores: Sequence[float]) -> Proportion:
     successes = sum(score >= 1 for score in scores)
     interval = binomtest(successes, len(scores)).proportion_ci(confidence_level=0.95, method="wilson")
     return Proportion(successes / len(scores), interval.low, interval.high, len(scores))
+
+
+def mean_interval(values: Sequence[float]) -> Proportion:
+    """The mean of values in [0, 1] with Student's 95 % interval, for shares that are neither 0 nor 1.
+
+    Raises:
+        ValueError: fewer than two values.
+    """
+    from scipy.stats import sem, t
+
+    if len(values) < 2:
+        raise ValueError(f"There is no interval for the mean of {len(values)} value(s): give at least two.")
+    mean = math.fsum(values) / len(values)
+    half = float(sem(values) * t.ppf(0.975, len(values) - 1))
+    return Proportion(mean, max(mean - half, 0.0), min(mean + half, 1.0), len(values))
 
 
 def mcnemar(before: Sequence[float], after: Sequence[float]) -> PairedChange:

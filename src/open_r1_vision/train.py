@@ -70,7 +70,7 @@ def prepare(recipe: Recipe) -> Job:
             if is_main_process():
                 clear_run(job.output_dir)
     job.trainer = build_trainer(trainer_class, job.model, rewards, training_args, model_args, rows, processor)
-    add_callbacks(job.trainer, script_args, eval_rows)
+    add_callbacks(job.trainer, script_args, eval_rows, rewards)
     if is_main_process():
         write_run(job.output_dir, job.settings)
     return job
@@ -185,18 +185,22 @@ def build_trainer(
     )
 
 
-def add_callbacks(trainer: Any, script_args: ScriptArguments, eval_rows: Any) -> None:
+def add_callbacks(trainer: Any, script_args: ScriptArguments, eval_rows: Any, rewards: list) -> None:
     """The progress bar, and the held-out evaluation where there are rows for it."""
     from transformers import ProgressCallback
 
     from open_r1_vision.evaluation import HeldOutEvaluation
     from open_r1_vision.progress import RewardProgressCallback
+    from open_r1_vision.rewards.loading import reward_name
 
     if not trainer.args.disable_tqdm:
         trainer.remove_callback(ProgressCallback)
         trainer.add_callback(RewardProgressCallback())
     if eval_rows is not None:
-        trainer.add_callback(HeldOutEvaluation(trainer, eval_rows, script_args.eval_every, script_args.answer_form))
+        facts = next((reward for reward in rewards if reward_name(reward) == "visual_facts_reward"), None)
+        trainer.add_callback(
+            HeldOutEvaluation(trainer, eval_rows, script_args.eval_every, script_args.answer_form, facts)
+        )
 
 
 def say(text: str) -> None:

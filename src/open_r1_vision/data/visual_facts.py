@@ -21,6 +21,7 @@ from open_r1_vision.data.images import ImageLimits
 from open_r1_vision.data.replies import ReplyFile
 from open_r1_vision.data.rows import IMAGE_MARKER, count_images
 from open_r1_vision.reasoners import Failure, Outcome, Reasoner, ReasonerConfig, build_reasoner
+from open_r1_vision.reasoners.fencing import fence, harmless
 from open_r1_vision.reasoners.interface import clean_text
 from open_r1_vision.rewards.answers import extract_answer, score_answer
 from open_r1_vision.rewards.facts import facts_to_state
@@ -98,14 +99,11 @@ def select_tasks(
 
 
 def extraction_chat(problem: str, reasoning: str, system_prompt: str) -> list[dict[str, str]]:
-    """The chat that asks for the visual facts of a row.
-
-    Both texts stand between marks with a code that depends on them, so that neither can hold its own end.
-    """
+    """The chat that asks for the visual facts of a row. Both texts stand in fences, so that neither can end itself."""
     problem = problem.replace(IMAGE_MARKER, " ").strip()
-    code = hashlib.blake2b(f"{problem}\0{reasoning}".encode(errors="replace"), digest_size=6).hexdigest()
     parts = [
-        f"<{name}-{code}>\n{text}\n</{name}-{code}>" for name, text in (("question", problem), ("solution", reasoning))
+        fence(problem, "question", beside=harmless(reasoning)),
+        f"{fence(reasoning, 'solution', beside=harmless(problem))} List the facts of the image, as JSON alone.",
     ]
     return [{"role": "system", "content": system_prompt}, {"role": "user", "content": "\n\n".join(parts)}]
 

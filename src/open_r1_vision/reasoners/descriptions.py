@@ -3,14 +3,20 @@
 
 RACRO pays a caption for what a reasoner answers from it, so that a policy may stop describing and write a solution
 instead. Its successor (RAPID, arXiv 2506.04559 v2) asks a model, yes or no, whether the text contains a description,
-and takes a little off the reward where it does not; see `rewards.caption`.
+and takes a little off the reward where it does not; see `rewards.caption`. The policy is paid for a Yes, so that its
+caption stands in a fence: see `fencing.py`.
 """
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from open_r1_vision.reasoners.fencing import MAX_CHARS, fence
 from open_r1_vision.reasoners.interface import Failure, Pending, Reasoner
+
+#: The first word of a reply, unless it only repeats the question's "Yes or No".
+_FIRST_WORD = re.compile(r"[\W_]*(yes|no)(?![^\W_])(?!\W*(?:or\W+)?(?:yes|no)\b)", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
@@ -61,7 +67,8 @@ class DescriptionJudge:
         return PendingDescriptions(pending, asked, captions)
 
     def _chat(self, caption: str) -> list[dict]:
-        text = f"<text>\n{caption.replace('</text>', '< /text>')}\n</text>\nDoes it describe an image? Yes or No:"
+        fenced = fence(caption, "text", max_chars=MAX_CHARS)
+        text = f"{fenced} Does the text describe an image? Yes or No:"
         return [{"role": "system", "content": self.system_prompt}, {"role": "user", "content": text}]
 
 
@@ -95,12 +102,12 @@ class PendingDescriptions:
 
 
 def read_yes_or_no(reply: str) -> bool:
-    """Whether a reply says yes.
+    """Whether a reply says yes. Thinking up to the last `</think>` is left out.
 
     Raises:
-        ValueError: it begins with neither.
+        ValueError: its first word is neither yes nor no, or it begins with both.
     """
-    word = reply.rpartition("</think>")[2].strip(" \n*\"'`").lower()
-    if word.startswith(("yes", "no")):
-        return word.startswith("yes")
-    raise ValueError(f"the reply is neither Yes nor No: {reply!r:.80}")
+    match = _FIRST_WORD.match(reply.rpartition("</think>")[2])
+    if match is None:
+        raise ValueError(f"the reply is neither Yes nor No: {reply!r:.80}")
+    return match[1].lower() == "yes"

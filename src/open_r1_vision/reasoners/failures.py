@@ -35,7 +35,8 @@ def fill_failures(
     | `abort` | TooManyFailures is raised |
 
     Where a whole group failed, `group_mean` takes the mean over all groups, or 0 without any: the same for each of the
-    group, so that it teaches nothing, and that the logged mean stays what was judged.
+    group, so that it teaches nothing, and that the logged mean stays what was judged. Where the group has nothing to
+    score, since none of its completions whose verdicts came has a reward, a failure is not scored either.
 
     Args:
         rewards_NK: rewards of all completions; NaN or None where there is none.
@@ -67,11 +68,13 @@ def fill_failures(
     for column in range(len(rewards[0]) if rewards else 0):
         judged: dict[Hashable, list[float]] = {}
         for row, failed, group in rows:
-            if not failed[column] and not math.isnan(row[column]):
-                judged.setdefault(group, []).append(row[column])
+            if not failed[column]:
+                judged.setdefault(group, []).extend([] if math.isnan(row[column]) else [row[column]])
         overall = _mean([value for values in judged.values() for value in values])
         for row, failed, group in rows:
-            if failed[column]:
+            if failed[column] and judged.get(group) == []:
+                row[column] = math.nan
+            elif failed[column]:
                 row[column] = 0.0 if policy == "zero" else _mean(judged[group]) if group in judged else overall
     return rewards
 

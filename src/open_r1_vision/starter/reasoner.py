@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The starter's text reasoners: Qwen3's architecture, small enough to answer a batch of captions in a second.
+"""The starter's text reasoners: Qwen2's architecture, small enough to answer a batch of captions in a second.
 
 They read captions of pages with RACRO's prompts and answer in `<think>` and a box. Both are frozen in RL. `small()`
 is the one that captions are trained with; `large()` makes fewer mistakes and takes its place without training anything
@@ -11,7 +11,7 @@ from importlib import resources
 from pathlib import Path
 
 import torch
-from transformers import GenerationConfig, PreTrainedTokenizerFast, Qwen3Config, Qwen3ForCausalLM
+from transformers import GenerationConfig, PreTrainedTokenizerFast, Qwen2Config, Qwen2ForCausalLM
 
 from open_r1_vision.starter import reading
 from open_r1_vision.starter.model import (
@@ -51,7 +51,7 @@ def save_new_reasoner(folder: str, size: str, seed: int = 0) -> None:
     """Write model and tokenizer with weights drawn from `seed` to `folder`."""
     tokenizer = build_tokenizer()
     torch.manual_seed(seed)
-    model = Qwen3ForCausalLM(build_config(tokenizer, size))
+    model = Qwen2ForCausalLM(build_config(tokenizer, size))
     model.generation_config = GenerationConfig(
         bos_token_id=tokenizer.pad_token_id, eos_token_id=tokenizer.eos_token_id, pad_token_id=tokenizer.pad_token_id
     )
@@ -59,17 +59,16 @@ def save_new_reasoner(folder: str, size: str, seed: int = 0) -> None:
     tokenizer.save_pretrained(folder)
 
 
-def build_config(tokenizer: PreTrainedTokenizerFast, size: str) -> Qwen3Config:
+def build_config(tokenizer: PreTrainedTokenizerFast, size: str) -> Qwen2Config:
     """Shape of a reasoner, `small` or `large`."""
     hidden, intermediate, layers = SIZES[size]
-    return Qwen3Config(
+    return Qwen2Config(
         vocab_size=VOCABULARY_SIZE,
         hidden_size=hidden,
         intermediate_size=intermediate,
         num_hidden_layers=layers,
         num_attention_heads=hidden // _HEAD_SIZE,
         num_key_value_heads=1,
-        head_dim=_HEAD_SIZE,
         max_position_embeddings=1024,
         tie_word_embeddings=True,
         initializer_range=INITIALIZER_RANGE,

@@ -22,7 +22,7 @@ from open_r1_vision.reasoners.facts import FactJudge, judge_config
 from open_r1_vision.rewards.answers import completion_text
 from open_r1_vision.rewards.loading import checked
 from open_r1_vision.trainers.callbacks import KLScheduleCallback, RequireDeepSpeedCallback
-from open_r1_vision.trainers.config import VisionGRPOConfig
+from open_r1_vision.trainers.config import VisionGRPOConfig, read_reasoner
 from open_r1_vision.trainers.consulting import Consultation, Findings, Verdicts
 from open_r1_vision.trainers.judging import FactJudging
 from open_r1_vision.trainers.sampling import EpochSampler
@@ -122,9 +122,9 @@ class VisionGRPOTrainer(GRPOTrainer):
         self._drop_unused_weight_renames()
         #: Text models that are consulted about completions.
         self.verdicts = Verdicts(self.reward_funcs)
-        if args.fact_judge is not None:
-            config = judge_config(ReasonerConfig.from_mapping(args.fact_judge))
-            judge = FactJudge(self.build_reasoner(config), load_prompt(args.fact_judge_prompt))
+        judge_block = read_reasoner("fact_judge", args.fact_judge)
+        if judge_block is not None:
+            judge = FactJudge(self.build_reasoner(judge_config(judge_block)), load_prompt(args.fact_judge_prompt))
             self.verdicts.add(FactJudging(judge))
         self.add_callback(KLScheduleCallback(self))
         if args.deepspeed:
@@ -293,7 +293,7 @@ class VisionGRPOTrainer(GRPOTrainer):
             failed = failed_NC[:, index].sum().item()
             self._log_metric(f"{consultation.name}/failure_rate", failed / max(asked, 1))
         reasons = [next((reason for reason in of_one.failures if reason), None) for of_one in findings]
-        group_size = self.num_generations if self.model.training else self.num_generations_eval
+        group_size: Any = self.num_generations if self.model.training else self.num_generations_eval
         return self.verdicts.settle(rewards, asked_NC, failed_NC, reasons, group_size)
 
     # ---- time and logs

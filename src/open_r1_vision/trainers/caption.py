@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 from transformers import PreTrainedModel
 
 from open_r1_vision.prompts import load_prompt, load_template
-from open_r1_vision.reasoners import ReasonerConfig, TextReader
+from open_r1_vision.reasoners import Reasoner, ReasonerConfig, TextReader
 from open_r1_vision.reasoners.captions import (
     CaptionReader,
     parse_boxed,
@@ -20,7 +20,7 @@ from open_r1_vision.reasoners.descriptions import DescriptionJudge
 from open_r1_vision.rewards.answers import score_answers
 from open_r1_vision.rewards.tags import extract_section
 from open_r1_vision.trainers.base import VisionGRPOTrainer
-from open_r1_vision.trainers.config import CaptionGRPOConfig
+from open_r1_vision.trainers.config import CaptionGRPOConfig, read_reasoner
 from open_r1_vision.trainers.consulting import Findings
 from open_r1_vision.trainers.judging import DescriptionJudging
 
@@ -57,6 +57,7 @@ class CaptionGRPOTrainer(VisionGRPOTrainer):
 
     config_class: ClassVar[type[CaptionGRPOConfig]] = CaptionGRPOConfig
     required_columns = ("images", "problem", "solution", "problem_type")
+    args: CaptionGRPOConfig
 
     def __init__(
         self,
@@ -69,12 +70,14 @@ class CaptionGRPOTrainer(VisionGRPOTrainer):
     ) -> None:
         args = args or self.config_class(output_dir="runs/caption_grpo")
         super().__init__(model, reward_funcs, args, *rest, **kwargs)
-        config = ReasonerConfig.from_mapping(args.reasoner or {"max_tokens": args.reader_max_tokens})
-        self.reader: CaptionReader = reader or self._build_reader(args, config)
+        config = read_reasoner("reasoner", args.reasoner) or ReasonerConfig(max_tokens=args.reader_max_tokens)
+        self.reader: CaptionReader = reader or build_reader(
+            self.build_reasoner(config), args.reader_prompt, args.reader_template, args.reader_answer
+        )
         self.verdicts.add(Reading(self, config))
-        if args.description_judge is not None:
-            judge_config = ReasonerConfig.from_mapping(args.description_judge)
-            judge = DescriptionJudge(self.build_reasoner(judge_config), load_prompt(args.description_prompt))
+        judge_block = read_reasoner("description_judge", args.description_judge)
+        if judge_block is not None:
+            judge = DescriptionJudge(self.build_reasoner(judge_block), load_prompt(args.description_prompt))
             self.verdicts.add(DescriptionJudging(judge, self.extract_caption))
 
     def extract_caption(self, text: str) -> str | None:
@@ -82,15 +85,23 @@ class CaptionGRPOTrainer(VisionGRPOTrainer):
         section = self.args.caption_section
         return extract_section(text, section) if section else text.strip() or None
 
-    def _build_reader(self, args: CaptionGRPOConfig, config: ReasonerConfig) -> TextReader:
-        template = args.reader_template
-        return TextReader(
-            self.build_reasoner(config),
-            load_prompt(args.reader_prompt),
-            messages=template_messages(load_template(template, "caption", "problem")) if template else reader_messages,
-            parse=parse_boxed if args.reader_answer == "boxed" else parse_reply,
-            cut_replies_count=args.reader_answer != "boxed",
-        )
+
+def build_reader(reasoner: Reasoner, prompt: str, template: str | None = None, answer: str = "short") -> TextReader:
+    """A reader of captions, set up as the options of CaptionGRPOConfig say.
+
+    Args:
+        reasoner: whoever reads.
+        prompt: `reader_prompt`.
+        template: `reader_template`.
+        answer: `reader_answer`.
+    """
+    return TextReader(
+        reasoner,
+        load_prompt(prompt),
+        messages=template_messages(load_template(template, "caption", "problem")) if template else reader_messages,
+        parse=parse_boxed if answer == "boxed" else parse_reply,
+        cut_replies_count=answer != "boxed",
+    )
 
 
 class Reading:

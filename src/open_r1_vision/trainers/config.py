@@ -83,7 +83,7 @@ class VisionGRPOConfig(GRPOConfig):
                 f"beta_schedule is {self.beta_schedule!r} but beta is 0, so there is no KL term to anneal: set beta "
                 "above 0 or beta_schedule to constant."
             )
-        check_reasoner("fact_judge", self.fact_judge)
+        read_reasoner("fact_judge", self.fact_judge)
         self.batch_plan = self._plan_batch()
         if self.use_cpu or not torch.cuda.is_available():
             self._prepare_for_cpu()
@@ -183,24 +183,24 @@ class CaptionGRPOConfig(VisionGRPOConfig):
             )
         if self.reader_answer not in ("short", "boxed"):
             raise ValueError(f"reader_answer is {self.reader_answer!r}: set it to short or boxed.")
-        check_reasoner("reasoner", self.reasoner)
-        check_reasoner("description_judge", self.description_judge)
+        read_reasoner("reasoner", self.reasoner)
+        read_reasoner("description_judge", self.description_judge)
         super().__post_init__()
 
 
-def check_reasoner(name: str, block: dict | str | None) -> None:
-    """Refuse a reasoner's block that can't work, before anything is loaded.
+def read_reasoner(name: str, block: dict | str | None) -> ReasonerConfig | None:
+    """The config of a reasoner's block, None without one.
 
     Raises:
         ValueError: see :class:`open_r1_vision.reasoners.ReasonerConfig`; the message names the key.
     """
     if block is None:
-        return
+        return None
     try:
         block = json.loads(block) if isinstance(block, str) else block
         if not isinstance(block, dict):
             raise ValueError("it is no mapping: give a block such as {kind: local, model: FOLDER}.")
-        ReasonerConfig.from_mapping(block)
+        return ReasonerConfig.from_mapping(block)
     except ValueError as error:
         raise ValueError(f"`{name}` is {block!r:.200}: {error}") from error
 

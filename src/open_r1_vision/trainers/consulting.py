@@ -17,6 +17,9 @@ import torch
 from open_r1_vision.reasoners.config import ReasonerConfig
 from open_r1_vision.reasoners.failures import FailureGuard, consecutive_groups, fill_failures
 
+#: In which policies are followed where consultations have different ones.
+_ORDER = ("abort", "zero", "group_mean", "drop_group")
+
 
 @dataclass
 class Findings:
@@ -119,18 +122,21 @@ class Verdicts:
         Raises:
             TooManyFailures: in all processes at once.
         """
-        table = rewards_NK.tolist()
+        lost_by_policy: dict[str, torch.Tensor] = {}
         for index, (consultation, guard) in enumerate(self._consultations):
-            failed = failed_NC[:, index].tolist()
-            guard.update(sum(failed), int(asked_NC[:, index].sum()), reasons[index])
-            if any(failed):
-                depends = [reads_column(reward, consultation.column) for reward in self._rewards]
-                table = fill_failures(
-                    table,
-                    [[lost and reads for reads in depends] for lost in failed],
-                    consecutive_groups(len(failed), group_size),
-                    consultation.config.on_failure,
-                )
+            failed_N = failed_NC[:, index]
+            guard.update(int(failed_N.sum()), int(asked_NC[:, index].sum()), reasons[index])
+            depends_K = failed_N.new_tensor([reads_column(reward, consultation.column) for reward in self._rewards])
+            policy = consultation.config.on_failure
+            none_NK = torch.zeros_like(rewards_NK, dtype=torch.bool)
+            lost_by_policy[policy] = lost_by_policy.get(policy, none_NK) | (failed_N[:, None] & depends_K)
+        groups = consecutive_groups(len(rewards_NK), group_size)
+        table = rewards_NK.tolist()
+        # verdicts of one policy together, so that no mean is over rewards that lack another verdict; what is dropped
+        # last stays dropped
+        for policy in sorted(lost_by_policy, key=_ORDER.index):
+            if lost_by_policy[policy].any():
+                table = fill_failures(table, lost_by_policy[policy].tolist(), groups, policy)
         return torch.tensor(table, dtype=rewards_NK.dtype, device=rewards_NK.device)
 
 

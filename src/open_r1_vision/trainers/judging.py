@@ -26,7 +26,7 @@ class FactJudging:
         # all facts of a row, so that verdicts fit whether or not the reward leaves the question's out; a row that has
         # no others is not scored by default, and a failure there must not cost its group
         facts = [
-            clean_facts(row.get("visual_facts")) if facts_to_state(row.get("visual_facts"), row["problem"]) else []
+            clean_facts(row.get("visual_facts")) if facts_to_state(row.get("visual_facts"), row.get("problem")) else []
             for row in rows
         ]
         pending = self.judge.start(texts, facts, [{"id": row.get("id")} for row in rows])
