@@ -2,7 +2,7 @@
 """Captions of finished runs, read once more by another reasoner: what it answers from them before and after training.
 
     python eval/reread.py --run runs/starter/racro_cro --reasoner '{"kind": "local",
-        "model": "open_r1_vision.starter.reasoner.large", "max_tokens": 64, "batch_size": 128}'
+        "model": "runs/starter/better_reasoner/final", "max_tokens": 64, "batch_size": 128}'
 
 Nothing is trained or generated anew: the captions are those of the first and last evaluation. How they are read is
 the run's own (reader_prompt, reader_template, reader_answer). Writes a Markdown table with Wilson's 95 % intervals and

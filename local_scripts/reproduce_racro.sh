@@ -2,15 +2,18 @@
 # docs/results.md, RACRO: caption reward optimisation on three seeds, a better reasoner swapped in, GRPO before and after.
 #   local_scripts/reproduce_racro.sh           about 40 minutes on two cores
 set -euo pipefail
+export OMP_NUM_THREADS=${OMP_NUM_THREADS:-1}
 runs=runs/starter
 cro=recipes/starter/racro_cro.yaml
 grpo=recipes/starter/racro_grpo.yaml
 for seed in 0 1 2; do
   local_scripts/train_cpu.sh $cro --seed $seed --output_dir $runs/racro_cro_seed$seed
 done
-for size in small large; do
+torchrun --standalone --nproc_per_node=2 -m open_r1_vision.sft --config recipes/starter/reasoner.yaml \
+  --max_steps 800 --output_dir $runs/better_reasoner
+for reasoner in open_r1_vision.starter.reasoner.reader $runs/better_reasoner/final; do
   python eval/reread.py --run $runs/racro_cro_seed{0,1,2} --reasoner \
-    "{\"kind\": \"local\", \"model\": \"open_r1_vision.starter.reasoner.$size\", \"max_tokens\": 64, \"batch_size\": 128}"
+    "{\"kind\": \"local\", \"model\": \"$reasoner\", \"max_tokens\": 64, \"batch_size\": 128}"
 done
 local_scripts/train_cpu.sh $grpo --output_dir $runs/racro_grpo
 local_scripts/train_cpu.sh $grpo --model_name_or_path $runs/racro_cro_seed0/final --output_dir $runs/racro_cro_grpo

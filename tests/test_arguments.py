@@ -6,6 +6,8 @@ from dataclasses import dataclass, field
 import pytest
 
 from open_r1_vision.arguments import DataArguments, ScriptArguments, parse_recipe, print_help, read_recipe
+from open_r1_vision.prompts import load_prompt, load_template
+from open_r1_vision.rewards.loading import load_rewards
 
 
 @dataclass
@@ -174,3 +176,50 @@ def test_nothing_heavy_is_imported():
 def test_data_arguments_stand_alone():
     data, options = parse_recipe(read_recipe(["--dataset", "a.b"]), (DataArguments, Options))
     assert (data.dataset, data.eval_dataset, options.steps) == ("a.b", None, 1)
+
+
+def test_prompts_of_a_recipe(parse, tmp_path):
+    template = tmp_path / "mine.txt"
+    template.write_text("\nQ: {problem} {other}\n")
+    script, _ = parse(f"dataset: a.b\nsystem_prompt: r1\nuser_prompt: {template}")
+    texts = script.prompt_texts
+    assert texts["user_prompt"] == "Q: {problem} {other}"
+    assert texts["system_prompt"] == load_prompt("r1")
+    assert parse("dataset: a.b")[0].prompt_texts == {"system_prompt": None, "user_prompt": None}
+
+
+@pytest.mark.parametrize(
+    ("prompt", "message"),
+    [
+        ("r1", "The prompt 'r1' lacks {problem}, where the text of a row goes: write it in, or name another"),
+        ("racro_joints", "There is no prompt 'racro_joints': give the path of a text file or one of .*racro_joint"),
+    ],
+)
+def test_templates_that_cannot_be(parse, prompt, message):
+    script, _ = parse(f"dataset: a.b\nuser_prompt: {prompt}")
+    with pytest.raises(ValueError, match=message):
+        _ = script.prompt_texts
+
+
+def test_several_placeholders_are_missed_at_once():
+    with pytest.raises(ValueError, match="'racro_caption' lacks {caption} and {response}"):
+        load_template("racro_caption", "caption", "response")
+
+
+def test_answer_forms(parse):
+    assert parse("dataset: a.b")[0].answer_form == "tags"
+    assert parse("dataset: a.b\nanswer_form: null")[0].answer_form is None
+    assert parse("dataset: a.b", "--answer_form", "boxed")[0].answer_form == "boxed"
+    with pytest.raises(ValueError, match="answer_form is 'box': set it to tags, boxed or null"):
+        parse("dataset: a.b\nanswer_form: box")
+
+
+def test_the_answer_form_reaches_the_rewards_that_take_it():
+    names = ["open_r1_vision.rewards.accuracy_reward", "open_r1_vision.rewards.format_reward"]
+    accuracy, formatting = load_rewards(names, defaults={"answer_form": "boxed"})
+    row = {"completions": [r"\boxed{7}", "<answer>7</answer>"], "solution": ["7"] * 2, "problem_type": ["number"] * 2}
+    assert accuracy(**row) == [1, 0]
+    assert formatting(**row) == [0, 0]
+    # a reward's own setting wins
+    (accuracy,) = load_rewards(names[:1], {names[0]: {"answer_form": "tags"}}, defaults={"answer_form": "boxed"})
+    assert accuracy(**row) == [0, 1]

@@ -4,7 +4,8 @@ import json
 import pytest
 from PIL import Image
 
-from open_r1_vision.evaluation import Sample, write_samples
+from open_r1_vision.data.rows import add_prompts, rows_from_list
+from open_r1_vision.evaluation import Sample, evaluate, write_samples
 from open_r1_vision.report import CURVE_FILE, draw_curve, format_table, read_results, write_report
 from open_r1_vision.runs import RESULTS_FILE
 
@@ -140,3 +141,37 @@ def test_the_picture(folder):
     for part in range(3):
         colours = with_lines.crop((part * third, 0, (part + 1) * third, with_lines.height)).getcolors(2**24)
         assert {colour: number for number, colour in colours}.get(blue, 0) > 50
+
+
+def test_rows_whose_reader_failed_are_no_rows_of_its_measure(tmp_path):
+    """Row 0 failed before, row 3 after, row 4 only in between: three pairs are left, of which one was gained."""
+    write_evaluation(tmp_path, 0, [0] * 5, [None, 0.0, 1.0, 1.0, 0.0])
+    write_evaluation(tmp_path, 5, [0] * 5, [1.0, 1.0, 0.0, 0.0, None])
+    write_evaluation(tmp_path, 10, [1] * 5, [1.0, 1.0, 1.0, None, 0.0])
+    held_out = write_report(tmp_path, HISTORY, {})["held_out"]
+    assert held_out["rows"] == held_out["measures"]["accuracy"]["before"]["count"] == 5
+    reader = held_out["measures"]["reader_accuracy"]
+    assert [reader[when]["count"] for when in ("before", "after")] == [3, 3]
+    assert [reader[when]["mean"] for when in ("before", "after")] == pytest.approx([1 / 3, 2 / 3])
+    assert reader["change"] == pytest.approx({"difference": 1 / 3, "gained": 1, "lost": 0, "p_value": 1.0})
+    # the curve is of the rows that were read at the time
+    assert [entry["reader_accuracy"] for entry in held_out["curve"].values()] == [0.5, 0.5, 0.75]
+
+
+def test_a_reader_that_failed_throughout_has_no_measure(tmp_path):
+    write_evaluation(tmp_path, 0, [0, 1], [None, None])
+    write_evaluation(tmp_path, 5, [0, 1], [1.0, 1.0])
+    results = write_report(tmp_path, HISTORY, {})
+    assert list(results["held_out"]["measures"]) == ["accuracy"]
+    assert results["held_out"]["curve"] == {0: {"accuracy": 0.5}, 5: {"accuracy": 0.5}}
+    assert "read from the caption" not in format_table(results)
+
+
+@pytest.mark.parametrize(("form", "scores"), [("tags", [1, 0, 0]), ("boxed", [0, 1, 0]), (None, [None] * 3)])
+def test_the_form_of_an_answer_decides_what_is_right(form, scores):
+    completions = ["<answer>7</answer>", r"so \boxed{7}", "7"]
+    row = {"problem": "How many?", "solution": "7", "problem_type": "number"}
+    samples = evaluate(
+        lambda prompts, limit: completions, add_prompts(rows_from_list([row] * 3)), max_new_tokens=5, answer_form=form
+    )
+    assert [sample.accuracy for sample in samples] == scores

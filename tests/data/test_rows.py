@@ -199,6 +199,44 @@ def test_to_messages_counts_the_markers(problem, num_images):
         user_content(problem, num_images)
 
 
+TEMPLATE = "Look.\n{problem}\nUse a box: \\boxed{}."
+
+
+@pytest.mark.parametrize(
+    ("problem", "num_images", "content"),
+    [
+        ("Why?", 0, [text("Look.\nWhy?\nUse a box: \\boxed{}.")]),
+        ("Why?", 1, [{"type": "image"}, text("Look.\nWhy?\nUse a box: \\boxed{}.")]),
+        ("<image> Why?", 1, [text("Look.\n"), {"type": "image"}, text(" Why?\nUse a box: \\boxed{}.")]),
+        # once, and as it is
+        ("What is {problem}?", 0, [text("Look.\nWhat is {problem}?\nUse a box: \\boxed{}.")]),
+        (r"\1 \g<0>", 0, [text("Look.\n\\1 \\g<0>\nUse a box: \\boxed{}.")]),
+    ],
+)
+def test_templates_of_the_user_message(problem, num_images, content):
+    row = {"id": "r", "problem": problem, "images": [None] * num_images}
+    system, user = to_messages(row, "Be brief.", TEMPLATE)
+    assert (system["content"], user["content"]) == ([text("Be brief.")], content)
+    dataset = rows_from_list(
+        [{"problem": problem, "solution": "1", "images": [PILImage.new("RGB", (30, 30))] * num_images}]
+    )
+    (filled,) = add_prompts(dataset, "Be brief.", TEMPLATE)["prompt"]
+    kept = [{name: value for name, value in part.items() if value is not None} for part in filled[-1]["content"]]
+    assert kept == content
+
+
+def test_a_marker_may_stand_in_the_template():
+    (message,) = to_messages({"problem": "Why?", "images": [None]}, user_prompt="{problem} <image>")
+    assert message["content"] == [text("Why? "), {"type": "image"}]
+    with pytest.raises(ValueError, match="2 <image> markers, but `images` holds 1 images"):
+        to_messages({"problem": "<image> Why?", "images": [None]}, user_prompt="{problem} <image>")
+
+
+def test_a_template_without_the_problem():
+    with pytest.raises(ValueError, match="'Look.' has no {problem}: write it in where that text goes"):
+        to_messages({"problem": "Why?", "images": []}, user_prompt="Look.")
+
+
 def test_to_messages_refuses_videos():
     with pytest.raises(ValueError, match="Row 'r'.*<video> marker"):
         user_content("<video> Why?", 0)

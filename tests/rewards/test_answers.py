@@ -72,6 +72,28 @@ def test_extract_answer():
 
 
 @pytest.mark.parametrize(
+    ("text", "tags", "boxed"),
+    [
+        (r"<answer>3</answer> \boxed{4}", "3", "4"),
+        (r"<answer>so \boxed{4} cm</answer>", "4", "4"),
+        (r"<answer>3 or \boxed{4}</answer> \boxed{5}", "4", "5"),
+        (r"\boxed{\text{cat}}", None, "cat"),
+        (r"\boxed{**4**}", None, "4"),
+        (r"<think>\boxed{3}</think> <answer>4</answer>", "4", None),
+        (r"<answer>\boxed{4</answer>", r"\boxed{4", None),
+        (r"<answer>\boxed{}</answer>", None, None),
+    ],
+)
+def test_answers_in_tags_and_in_boxes(text, tags, boxed):
+    assert (extract_answer(text), extract_answer(text, "boxed")) == (tags, boxed)
+
+
+def test_an_unknown_answer_form():
+    with pytest.raises(ValueError, match="answer_form is 'box': set it to tags or boxed"):
+        extract_answer("4", "box")
+
+
+@pytest.mark.parametrize(
     ("answer", "gold", "problem_type", "expected"),
     [
         ("7 cm", "7", "number", 1),

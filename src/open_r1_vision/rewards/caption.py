@@ -19,10 +19,26 @@ from typing import Any
 
 from open_r1_vision.rewards.answers import score_answers
 
+#: A number, mathematics, or the letter of an option.
+_VALUE = r"[\s\"'*$(]*(?:[-+−]?\.?\d|\\[a-z(]|[a-z]\w?\s*=|(?-i:[A-H])\b(?!\s+\w))"
+_IS = r"[\s*]*(?:\b(?:is|are|equals?|(?:must|should|would|will|has to) be)\b|=|:)(?:\s+(?:therefore|thus|then|hence))?"
+_OF = r"(?:\s+(?:to|of|for)\s+[^.\n]{1,80}?)?"
+#: What an answer that is merely to be seen is: written, circled, left out.
+_SEEN = (
+    r"(?:[\s*]*(?:_|\.\.|…)|\W*$|['\"’”]|\s+(?:(?:not|also|already|\w{1,20}ly)\s+){0,3}(?:shown|written|given|drawn|seen"
+    r"|hidden|known|unknown|blank|empty|missing|(?:in)?visible|(?:il)?legible|in|on|at|below|above|under|next|beside"
+    r"|upside|\w{3,20}ed)\b)"
+)
 _ANNOUNCED = re.compile(
     r"\\(?:boxed|fbox)\s*\{|<answer>"
-    r"|\b(?:answer|solution|result|correct (?:option|choice))\b(?:\s+(?:to|of|for)\s+[^.\n]{1,80}?)?\s*(?:is|are|=|:)"
-    r"|\b(?:therefore|thus|hence|consequently|so)\b[^.\n]{0,200}?(?:=|\bis\b|\bare\b|\bequals?\b)",
+    rf"|\b(?:answer|(?:correct|right)\s+(?:option|choice))\b{_OF}{_IS}(?!{_SEEN})"
+    rf"|\b(?:solution|result)\b{_OF}{_IS}{_VALUE}"
+    r"|\bis\s+the\s+(?:correct|right|final)\s+(?:answer|option|choice)\b"
+    r"|\b(?:option|choice)\s+\(?[A-H]\)?\s+is\s+(?:correct|right)\b"
+    r"|(?:\b(?:therefore|thus|hence|consequently)\b|∴)[^.\n]{0,200}?(?:=|\b(?:is|are|equals?|be)\b)"
+    # not: so small that it is, and so on, the lamp is off, so the room is dark
+    r"|(?:^|[.;,:!?)\n]\s*|\b(?:and|then)\s+)so\b(?!\s+(?:that|far|much|many|on)\b)(?:[^.\n]|\.\d){0,200}?"
+    rf"(?:=|\b(?:is|are|equals?|be)\b(?:\s+(?:only|just|about|exactly|equal|to)){{0,3}}(?=\s)){_VALUE}",
     re.IGNORECASE,
 )
 
@@ -79,8 +95,9 @@ def caption_reward(
 def announces_answer(caption: str) -> bool:
     r"""Whether a text gives an answer, or draws a conclusion, as a description does not.
 
-    It does where it holds a box or an answer tag, "the answer is …", "result: …", or "therefore/thus/hence/so … is …".
-    A rule for English; a number that merely is to be seen in the image does not count.
+    It does where it holds a box or an answer tag, "the answer is …", "result: 12", "option B is correct",
+    "therefore/thus/hence … is …" or "so … is 12". A rule for English. A number or an answer that merely is to be seen
+    in the image ("the answer is written in blue ink") does not count.
     """
     return _ANNOUNCED.search(caption) is not None
 

@@ -1,102 +1,76 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The starter's text reasoners: Qwen2's architecture, small enough to answer a batch of captions in a second.
+r"""The starter's text reasoner: the language part of its policy, taught to answer from captions in `\boxed{}`.
 
-They read captions of pages with RACRO's prompts and answer in `<think>` and a box. Both are frozen in RL. `small()`
-is the one that captions are trained with; `large()` makes fewer mistakes and takes its place without training anything
-anew. `new_small()` and `new_large()` have random weights; recipes name all four by their dotted paths.
+`reader()` is the folder of the one that ships with the package, and that captions are trained with; it is frozen.
+`from_policy()` is where its training starts. Recipes name both by their dotted paths.
 """
 
 import tempfile
 from importlib import resources
 from pathlib import Path
+from typing import Any
 
 import torch
-from transformers import GenerationConfig, PreTrainedTokenizerFast, Qwen2Config, Qwen2ForCausalLM
-
-from open_r1_vision.starter import reading
-from open_r1_vision.starter.model import (
-    CHAT_TEMPLATE,
-    INITIALIZER_RANGE,
-    SPECIAL_TOKENS,
-    VOCABULARY_SIZE,
-    train_tokenizer,
+from transformers import (
+    AutoModelForImageTextToText,
+    AutoTokenizer,
+    GenerationConfig,
+    LlamaConfig,
+    LlamaForCausalLM,
+    Qwen2_5_VLTextConfig,
 )
 
-#: Hidden size, intermediate size, layers. Heads are 32 wide, as the policy's.
-SIZES = {"small": (96, 256, 3), "large": (160, 432, 3)}
-_HEAD_SIZE = 32
+from open_r1_vision.starter.model import CHAT_TEMPLATE, policy
+
+#: What both architectures call alike. Without images, Qwen2.5-VL's positions are Llama's.
+_SHARED_SETTINGS = (
+    *("vocab_size", "hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads"),
+    *("num_key_value_heads", "max_position_embeddings", "tie_word_embeddings", "rms_norm_eps", "initializer_range"),
+    *("bos_token_id", "eos_token_id", "pad_token_id"),
+)
 
 
-def small() -> str:
+def reader() -> str:
     """Folder of the reasoner that `recipes/starter/reasoner.yaml` made."""
-    return _shipped("small")
-
-
-def large() -> str:
-    """Folder of the better one, which the same recipe made with `model_name_or_path` set to `new_large`."""
-    return _shipped("large")
-
-
-def new_small() -> str:
-    """Write a small one with random weights to a temporary folder and return the folder."""
-    return _new("small")
-
-
-def new_large() -> str:
-    """As `new_small`, for the large one."""
-    return _new("large")
-
-
-def save_new_reasoner(folder: str, size: str, seed: int = 0) -> None:
-    """Write model and tokenizer with weights drawn from `seed` to `folder`."""
-    tokenizer = build_tokenizer()
-    torch.manual_seed(seed)
-    model = Qwen2ForCausalLM(build_config(tokenizer, size))
-    model.generation_config = GenerationConfig(
-        bos_token_id=tokenizer.pad_token_id, eos_token_id=tokenizer.eos_token_id, pad_token_id=tokenizer.pad_token_id
-    )
-    model.save_pretrained(folder)
-    tokenizer.save_pretrained(folder)
-
-
-def build_config(tokenizer: PreTrainedTokenizerFast, size: str) -> Qwen2Config:
-    """Shape of a reasoner, `small` or `large`."""
-    hidden, intermediate, layers = SIZES[size]
-    return Qwen2Config(
-        vocab_size=VOCABULARY_SIZE,
-        hidden_size=hidden,
-        intermediate_size=intermediate,
-        num_hidden_layers=layers,
-        num_attention_heads=hidden // _HEAD_SIZE,
-        num_key_value_heads=1,
-        max_position_embeddings=1024,
-        tie_word_embeddings=True,
-        initializer_range=INITIALIZER_RANGE,
-        bos_token_id=tokenizer.pad_token_id,
-        eos_token_id=tokenizer.eos_token_id,
-        pad_token_id=tokenizer.pad_token_id,
-    )
-
-
-def build_tokenizer() -> PreTrainedTokenizerFast:
-    """A tokenizer of its own, trained on the lessons and on RACRO's prompts."""
-    tokenizer = train_tokenizer(reading.corpus(), SPECIAL_TOKENS[:3], added_tokens=("<think>", "</think>"))
-    tokenizer.chat_template = CHAT_TEMPLATE
-    return tokenizer
-
-
-def _shipped(size: str) -> str:
-    folder = Path(str(resources.files("open_r1_vision.starter"))) / "reasoners" / size
+    folder = Path(str(resources.files("open_r1_vision.starter"))) / "reader"
     if not (folder / "config.json").is_file():
         raise FileNotFoundError(
-            f"The starter's {size} reasoner is not in {folder}. Make it with "
-            "`torchrun --nproc_per_node=2 -m open_r1_vision.sft --config recipes/starter/reasoner.yaml "
-            f"--model_name_or_path open_r1_vision.starter.reasoner.new_{size}`."
+            f"The starter's reasoner is not in {folder}. Make it with "
+            "`torchrun --nproc_per_node=2 -m open_r1_vision.sft --config recipes/starter/reasoner.yaml`."
         )
     return str(folder)
 
 
-def _new(size: str) -> str:
-    folder = tempfile.mkdtemp(prefix=f"open_r1_vision_{size}_reasoner_")
-    save_new_reasoner(folder, size)
+def from_policy() -> str:
+    """Write the language part of the shipped policy as a text model to a temporary folder and return the folder."""
+    folder = tempfile.mkdtemp(prefix="open_r1_vision_reasoner_")
+    save_language_part(policy(), folder)
     return folder
+
+
+def save_language_part(policy_folder: str, folder: str) -> None:
+    """Write a Qwen2.5-VL's language model as a Llama, and its tokenizer with the starter's chat template.
+
+    A Llama with biases, because AutoTokenizer gives a Qwen2 Qwen's own way to split digits, whatever its folder says.
+    """
+    tokenizer: Any = AutoTokenizer.from_pretrained(policy_folder)
+    source: Any = AutoModelForImageTextToText.from_pretrained(policy_folder, dtype=torch.float32)
+    config = source.config.get_text_config()
+    model = LlamaForCausalLM(_as_llama(config))
+    weights = source.model.language_model.state_dict()
+    # the one bias that Qwen2.5-VL lacks
+    weights |= {name: bias for name, bias in model.model.state_dict().items() if name.endswith("o_proj.bias")}
+    model.model.load_state_dict(weights)
+    model.tie_weights()
+    model.generation_config = GenerationConfig(
+        bos_token_id=config.bos_token_id, eos_token_id=config.eos_token_id, pad_token_id=config.pad_token_id
+    )
+    model.save_pretrained(folder)
+    tokenizer.chat_template = CHAT_TEMPLATE
+    tokenizer.save_pretrained(folder)
+
+
+def _as_llama(config: Qwen2_5_VLTextConfig) -> LlamaConfig:
+    rope = {"rope_type": "default", "rope_theta": config.rope_parameters["rope_theta"]}
+    shared = {name: getattr(config, name) for name in _SHARED_SETTINGS}
+    return LlamaConfig(**shared, rope_parameters=rope, attention_bias=True)
