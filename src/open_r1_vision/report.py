@@ -130,6 +130,7 @@ def draw_curve(path: Path, evaluations: Mapping[int, list[Sample]], steps: Seque
             "reader/not_a_description": "captions that are no description",
             "reader/failure_rate": "captions whose reader failed",
             "judge/failure_rate": "responses whose judge failed",
+            "description_judge/failure_rate": "captions whose judge failed",
             "completions/clipped_ratio": "completions cut at the limit",
             "hints/unsolved": "groups without a right completion at any hint level",
         },

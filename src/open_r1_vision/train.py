@@ -69,7 +69,9 @@ def prepare(recipe: Recipe) -> Job:
         with training_args.main_process_first(desc="deleting the run before"):
             if is_main_process():
                 clear_run(job.output_dir)
-    job.trainer = build_trainer(trainer_class, job.model, rewards, training_args, model_args, rows, processor)
+    job.trainer = build_trainer(
+        trainer_class, job.model, rewards, training_args, model_args, rows, processor, script_args.answer_form
+    )
     add_callbacks(job.trainer, script_args, eval_rows, rewards)
     if is_main_process():
         write_run(job.output_dir, job.settings)
@@ -163,10 +165,19 @@ def check_inputs(
 
 
 def build_trainer(
-    trainer_class: Any, model: str, rewards: list, training_args: Any, model_args: Any, rows: Any, processor: Any
+    trainer_class: Any,
+    model: str,
+    rewards: list,
+    training_args: Any,
+    model_args: Any,
+    rows: Any,
+    processor: Any,
+    answer_form: str | None = None,
 ) -> Any:
     """Construct the trainer; the model is loaded here, by TRL."""
     from trl import get_peft_config, get_quantization_config
+
+    from open_r1_vision.rewards.loading import load_rewards
 
     training_args.model_init_kwargs = {
         "revision": model_args.model_revision,
@@ -174,6 +185,10 @@ def build_trainer(
         "dtype": model_args.dtype,
         **(training_args.model_init_kwargs or {}),
     }
+    # the gate of hints looks for answers where the rewards do
+    hint_gate = getattr(training_args, "hint_gate", None)
+    defaults = {"answer_form": answer_form} if answer_form else {}
+    gate = {"gate": load_rewards([hint_gate], None, rows.column_names, defaults)[0]} if hint_gate else {}
     return trainer_class(
         model=model,
         reward_funcs=rewards,
@@ -182,6 +197,7 @@ def build_trainer(
         processing_class=processor,
         quantization_config=get_quantization_config(model_args),
         peft_config=get_peft_config(model_args),
+        **gate,
     )
 
 

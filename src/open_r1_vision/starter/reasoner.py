@@ -17,7 +17,6 @@ from transformers import (
     GenerationConfig,
     LlamaConfig,
     LlamaForCausalLM,
-    Qwen2_5_VLTextConfig,
 )
 
 from open_r1_vision.starter.model import CHAT_TEMPLATE, policy
@@ -70,7 +69,7 @@ def save_language_part(policy_folder: str, folder: str) -> None:
     tokenizer.save_pretrained(folder)
 
 
-def _as_llama(config: Qwen2_5_VLTextConfig) -> LlamaConfig:
+def _as_llama(config: Any) -> LlamaConfig:
     rope = {"rope_type": "default", "rope_theta": config.rope_parameters["rope_theta"]}
     shared = {name: getattr(config, name) for name in _SHARED_SETTINGS}
     return LlamaConfig(**shared, rope_parameters=rope, attention_bias=True)

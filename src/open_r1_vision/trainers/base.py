@@ -23,7 +23,7 @@ from open_r1_vision.rewards.answers import completion_text
 from open_r1_vision.rewards.loading import checked
 from open_r1_vision.trainers.callbacks import KLScheduleCallback, RequireDeepSpeedCallback
 from open_r1_vision.trainers.config import VisionGRPOConfig, read_reasoner
-from open_r1_vision.trainers.consulting import Consultation, Findings, Verdicts
+from open_r1_vision.trainers.consulting import Consultation, Findings, Verdicts, setting
 from open_r1_vision.trainers.judging import FactJudging
 from open_r1_vision.trainers.sampling import EpochSampler
 from open_r1_vision.trainers.timing import StepTimer
@@ -125,7 +125,8 @@ class VisionGRPOTrainer(GRPOTrainer):
         judge_block = read_reasoner("fact_judge", args.fact_judge)
         if judge_block is not None:
             judge = FactJudge(self.build_reasoner(judge_config(judge_block)), load_prompt(args.fact_judge_prompt))
-            self.verdicts.add(FactJudging(judge))
+            leave_out = all(setting(reward, "leave_out_question", True) for reward in self.reward_funcs)
+            self.verdicts.add(FactJudging(judge, leave_out), "fact_judge")
         self.add_callback(KLScheduleCallback(self))
         if args.deepspeed:
             self.add_callback(RequireDeepSpeedCallback(self))
@@ -374,8 +375,9 @@ class VisionGRPOTrainer(GRPOTrainer):
             )
         self.eos_token_ids = [*ids, *self.eos_token_ids]
         if self.use_vllm:
-            stops = {"stop_token_ids": self.eos_token_ids}
-            self.vllm_generation.generation_kwargs = {**(self.vllm_generation.generation_kwargs or {}), **stops}
+            generation_kwargs = dict(self.vllm_generation.generation_kwargs or {})
+            stops = [*self.eos_token_ids, *(generation_kwargs.get("stop_token_ids") or ())]
+            self.vllm_generation.generation_kwargs = {**generation_kwargs, "stop_token_ids": stops}
         else:
             self.generation_config.eos_token_id = self.eos_token_ids
             self.generation_kwargs["eos_token_id"] = self.eos_token_ids

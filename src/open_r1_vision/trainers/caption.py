@@ -78,7 +78,7 @@ class CaptionGRPOTrainer(VisionGRPOTrainer):
         judge_block = read_reasoner("description_judge", args.description_judge)
         if judge_block is not None:
             judge = DescriptionJudge(self.build_reasoner(judge_block), load_prompt(args.description_prompt))
-            self.verdicts.add(DescriptionJudging(judge, self.extract_caption))
+            self.verdicts.add(DescriptionJudging(judge, self.extract_caption), "description_judge")
 
     def extract_caption(self, text: str) -> str | None:
         """The caption of a completion, stripped; None where it has none."""

@@ -82,8 +82,21 @@ class Verdicts:
         self._consultations: list[tuple[Consultation, FailureGuard]] = []
         self._pending: list[Callable[[], Findings]] = []
 
-    def add(self, consultation: Consultation) -> None:
-        """Consult it about each completion from now on."""
+    def add(self, consultation: Consultation, option: str | None = None) -> None:
+        """Consult it about each completion from now on.
+
+        Args:
+            consultation: whom.
+            option: what asked for it, where it has no use without a reward that reads its column.
+
+        Raises:
+            ValueError: there is no such reward.
+        """
+        if option and not any(reads_column(reward, consultation.column) for reward in self._rewards):
+            raise ValueError(
+                f"{option} is set, but no reward takes its verdicts, the column `{consultation.column}`: add such a "
+                f"reward, as visual_facts_reward or caption_reward, or leave {option} out."
+            )
         config = consultation.config
         self._consultations.append((consultation, FailureGuard(config.max_failure_rate, config.failure_window)))
 
@@ -138,6 +151,12 @@ class Verdicts:
             if lost_by_policy[policy].any():
                 table = fill_failures(table, lost_by_policy[policy].tolist(), groups, policy)
         return torch.tensor(table, dtype=rewards_NK.dtype, device=rewards_NK.device)
+
+
+def setting(reward: Any, name: str, default: Any) -> Any:
+    """What a reward's parameter is bound to, or its default; `default` where it has no such parameter."""
+    parameters = {} if isinstance(reward, torch.nn.Module) else inspect.signature(reward).parameters
+    return parameters[name].default if name in parameters else default
 
 
 def reads_column(reward: Any, column: str) -> bool:

@@ -6,29 +6,30 @@ from typing import Any
 
 from open_r1_vision.reasoners.descriptions import DescriptionJudge
 from open_r1_vision.reasoners.facts import FactJudge
-from open_r1_vision.rewards.facts import clean_facts, facts_to_state
+from open_r1_vision.rewards.facts import facts_to_state
 from open_r1_vision.trainers.consulting import Findings
 
 
 class FactJudging:
-    """Which of a row's visual facts a completion states: the column `fact_verdicts` for `visual_facts_reward`."""
+    """Which of a row's visual facts a completion states: the column `fact_verdicts` for `visual_facts_reward`.
+
+    Args:
+        judge: whoever says so.
+        leave_out_question: as the reward's.
+    """
 
     name, activity, column = "judge", "judging", "fact_verdicts"
 
-    def __init__(self, judge: FactJudge) -> None:
+    def __init__(self, judge: FactJudge, leave_out_question: bool = True) -> None:
         self.judge = judge
+        self._leave_out_question = leave_out_question
         self.config = judge.reasoner.config
 
     def start(
         self, rows: Sequence[Mapping[str, Any]], starts: Sequence[str], texts: Sequence[str]
     ) -> Callable[[], Findings]:
         """See :class:`open_r1_vision.trainers.consulting.Consultation`."""
-        # all facts of a row, so that verdicts fit whether or not the reward leaves the question's out; a row that has
-        # no others is not scored by default, and a failure there must not cost its group
-        facts = [
-            clean_facts(row.get("visual_facts")) if facts_to_state(row.get("visual_facts"), row.get("problem")) else []
-            for row in rows
-        ]
+        facts = [self._facts(row) for row in rows]
         pending = self.judge.start(texts, facts, [{"id": row.get("id")} for row in rows])
 
         def finish() -> Findings:
@@ -48,6 +49,9 @@ class FactJudging:
             )
 
         return finish
+
+    def _facts(self, row: Mapping[str, Any]) -> list[str]:
+        return facts_to_state(row.get("visual_facts"), row.get("problem") if self._leave_out_question else None)
 
 
 class DescriptionJudging:
