@@ -59,7 +59,7 @@ def open_run(output_dir: Path, settings: dict[str, Any], overwrite: bool) -> Run
             f"{run_file} can't be read, so it is unknown whose run that is: set another output_dir, or delete the "
             f"folder yourself ({error})."
         ) from error
-    now = _comparable(settings)
+    now = comparable(settings)
     changed = [
         f"{key}: {before.get(key, 'unset')} -> {now.get(key, 'unset')}"
         for key in sorted(before.keys() | now.keys())
@@ -84,13 +84,13 @@ def clear_run(output_dir: Path) -> None:
 def write_run(output_dir: Path, settings: dict[str, Any]) -> None:
     """Note whose folder this is."""
     output_dir.mkdir(parents=True, exist_ok=True)
-    text = json.dumps(_comparable(settings), indent=1, sort_keys=True)
+    text = json.dumps(comparable(settings), indent=1, sort_keys=True)
     draft = output_dir / f".{RUN_FILE}.tmp"
     draft.write_text(text, encoding="utf-8")
     draft.rename(output_dir / RUN_FILE)
 
 
-def _comparable(settings: dict[str, Any]) -> dict[str, Any]:
+def comparable(settings: dict[str, Any]) -> dict[str, Any]:
     kept = {key: value for key, value in settings.items() if key not in _FREE_SETTINGS}
     # a list of one looks like its element on a command line
     kept = {key: value[0] if isinstance(value, list) and len(value) == 1 else value for key, value in kept.items()}

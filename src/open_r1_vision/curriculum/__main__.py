@@ -1,0 +1,152 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Run a curriculum, stage by stage; the same command goes on where it was stopped.
+
+    python -m open_r1_vision.curriculum --config recipes/starter/pebr_r1.yaml
+    python -m open_r1_vision.curriculum --config recipes/starter/pebr_r1.yaml --dry_run
+    python -m open_r1_vision.curriculum status --config recipes/starter/pebr_r1.yaml
+
+A finished stage is skipped, an interrupted one resumes as its entry point does.
+"""
+
+import argparse
+import shlex
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+from open_r1_vision.curriculum.launch import build_command, run_stage
+from open_r1_vision.curriculum.recipe import Curriculum, Stage, read_curriculum
+from open_r1_vision.curriculum.state import FAILED, FINISHED, RUNNING, CurriculumState
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command line; 2 when nothing was started, else the exit code of the stage that failed, or 0."""
+    args = _build_parser().parse_args(argv)
+    try:
+        curriculum = read_curriculum(args.config, args.output_dir, args.processes)
+        state = CurriculumState(curriculum)
+        if args.command == "status":
+            _say(state.table())
+            return 0
+        stages = _select(curriculum, args.start, args.until)
+        if args.dry_run:
+            return _rehearse(curriculum, state, stages)
+        with state.locked():
+            _settle_changes(state, args.accept_changes)
+            return _run(curriculum, state, stages)
+    except (ValueError, FileNotFoundError) as error:
+        _say(f"error: {error}")
+        return 2
+
+
+def _build_parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m open_r1_vision.curriculum",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    parser.add_argument("command", nargs="?", choices=("run", "status"), default="run", help="run (default) or status")
+    parser.add_argument("--config", required=True, help="the curriculum's recipe")
+    parser.add_argument("--output_dir", help="in place of the recipe's")
+    parser.add_argument("--processes", type=int, help="processes of each stage, in place of the recipe's")
+    parser.add_argument("--from", dest="start", metavar="STAGE", help="begin here; earlier stages must be finished")
+    parser.add_argument("--until", metavar="STAGE", help="end after this stage")
+    parser.add_argument("--dry_run", "--dry-run", action="store_true", help="check everything and print every command")
+    parser.add_argument(
+        "--accept_changes",
+        "--accept-changes",
+        action="store_true",
+        help="delete the stages whose settings changed, and those that build on them, and run them anew",
+    )
+    return parser
+
+
+def _select(curriculum: Curriculum, start: str | None, until: str | None) -> list[Stage]:
+    names = [stage.name for stage in curriculum.stages]
+    first = names.index(curriculum.stage(start).name) if start else 0
+    last = names.index(curriculum.stage(until).name) if until else len(names) - 1
+    if first > last:
+        raise ValueError(f"--from {start} comes after --until {until}: turn them around.")
+    return curriculum.stages[first : last + 1]
+
+
+def _settle_changes(state: CurriculumState, accept: bool) -> None:
+    changes = state.changed()
+    if changes and not accept:
+        raise ValueError(
+            f"The recipe changed since {state.path.parent} was begun: {'; '.join(changes)}. Change it back, set "
+            "another output_dir, or give --accept_changes, which deletes these stages and those that build on them and runs "
+            "them anew."
+        )
+    if changes:
+        stale = state.discard_changed()
+        _say(f"Deleted, to be run anew: {', '.join(stage.name for stage in stale)}.")
+
+
+def _run(curriculum: Curriculum, state: CurriculumState, stages: list[Stage]) -> int:
+    for stage in stages:
+        if state.of(stage) == FINISHED:
+            _say(f"{stage.name}: finished already")
+            continue
+        unfinished = [name for name in stage.needs if state.of(curriculum.stage(name)) != FINISHED]
+        if unfinished:
+            raise ValueError(
+                f"Stage {stage.name!r} takes something from {', '.join(map(repr, unfinished))}, not finished yet: "
+                f"run it first, with --from {unfinished[0]}."
+            )
+        code = _run_one(curriculum, state, stage)
+        if code:
+            _say(f"{stage.name}: ended with exit code {code}. The same command goes on from here.\n{state.table()}")
+            return code if code > 0 else 128 - code
+    _say(state.table())
+    return 0
+
+
+def _run_one(curriculum: Curriculum, state: CurriculumState, stage: Stage) -> int:
+    command = build_command(stage.module, _write_recipe(curriculum, stage), stage.processes or curriculum.processes)
+    going_on = "going on with" if state.of(stage) in ("interrupted", FAILED) else "starting"
+    _say(f"{stage.name}: {going_on} {shlex.join(command)}")
+    state.note(stage, RUNNING)
+    start = time.monotonic()
+    code = run_stage(command)
+    state.note(stage, FAILED if code else FINISHED, time.monotonic() - start, code)
+    return code
+
+
+def _rehearse(curriculum: Curriculum, state: CurriculumState, stages: list[Stage]) -> int:
+    from open_r1_vision.curriculum.checks import find_faults
+
+    faults = []
+    for stage in stages:
+        recipe = curriculum.output_dir / "recipes" / f"{stage.name}.yaml"
+        command = build_command(stage.module, recipe, stage.processes or curriculum.processes)
+        _say(f"# {stage.name}: {state.of(stage)}\n{shlex.join(command)}")
+        for key, value in stage.settings.items():
+            _say(f"#   {key}: {value}")
+        faults += [f"{stage.name}: {fault}" for fault in find_faults(curriculum, stage)]
+    faults += state.changed()
+    _say("\n".join(f"fault: {fault}" for fault in faults) or "No faults found. Nothing was started.")
+    return 2 if faults else 0
+
+
+def _write_recipe(curriculum: Curriculum, stage: Stage) -> Path:
+    """The recipe that a stage is started with, where a person can read it and start the stage by hand."""
+    import yaml
+
+    path = curriculum.output_dir / "recipes" / f"{stage.name}.yaml"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    draft = path.with_suffix(".tmp")
+    draft.write_text(yaml.safe_dump(stage.settings, sort_keys=False), encoding="utf-8")
+    draft.rename(path)
+    return path
+
+
+def _say(text: str) -> None:
+    sys.stdout.write(text + "\n")
+    sys.stdout.flush()
+
+
+if __name__ == "__main__":
+    sys.exit(main())

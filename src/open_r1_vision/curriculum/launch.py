@@ -1,0 +1,95 @@
+# SPDX-License-Identifier: Apache-2.0
+"""One stage under torchrun, with nothing of it left behind however it, or this process, ends.
+
+torchrun's workers are sessions of their own: a signal to torchrun's process group does not reach them, and they go on
+training when torchrun is killed. So torchrun is told when this process dies, signals are passed on to it, and whatever
+carries the stage's mark when it is over is killed.
+"""
+
+import contextlib
+import ctypes
+import os
+import signal
+import subprocess
+import sys
+import time
+import uuid
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import psutil
+
+#: Names the processes of one start in their environment.
+MARK = "OPEN_R1_VISION_STAGE"
+_PASSED_ON = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+_GRACE_SECONDS = 20.0
+_PR_SET_PDEATHSIG = 1
+#: What torchrun sets for its workers: left over from a caller's torchrun it would mislead ours.
+_LAUNCHER_VARIABLES = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
+
+
+def build_command(module: str, recipe: Path, processes: int) -> list[str]:
+    """The command line of a stage."""
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={processes}"]
+    return [*launcher, "-m", module, "--config", str(recipe)]
+
+
+def run_stage(command: Sequence[str]) -> int:
+    """Run a stage to its end and return its exit code; a negative one is the signal that ended it, as for Popen.
+
+    SIGINT, SIGTERM and SIGHUP are passed on, and waited for.
+    """
+    mark = uuid.uuid4().hex
+    environment = {name: value for name, value in os.environ.items() if name not in _LAUNCHER_VARIABLES}
+    environment[MARK] = mark
+    process = subprocess.Popen(command, env=environment, start_new_session=True, preexec_fn=_end_with_parent)
+    try:
+        with _passing_on(process):
+            return process.wait()
+    finally:
+        _end_leftovers(mark)
+
+
+def _end_with_parent() -> None:
+    """In the child: SIGTERM when the parent dies, by which torchrun ends its workers."""
+    with contextlib.suppress(OSError, AttributeError):
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
+
+
+@contextlib.contextmanager
+def _passing_on(process: subprocess.Popen) -> Iterator[None]:
+    def pass_on(number: int, frame: object) -> None:
+        # torchrun ends its workers on SIGTERM; on SIGINT they would all print a traceback
+        with contextlib.suppress(ProcessLookupError):
+            process.send_signal(signal.SIGTERM)
+
+    before = {number: signal.signal(number, pass_on) for number in _PASSED_ON}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _end_leftovers(mark: str) -> None:
+    """End the processes that lost their launcher: politely, then not."""
+    left = _find(mark)
+    for process in left:
+        with contextlib.suppress(psutil.Error):
+            process.terminate()
+    deadline = time.monotonic() + (_GRACE_SECONDS if left else 0)
+    while left and time.monotonic() < deadline:
+        time.sleep(0.1)
+        left = _find(mark)
+    for process in left:
+        with contextlib.suppress(psutil.Error):
+            process.kill()
+
+
+def _find(mark: str) -> list[psutil.Process]:
+    found = []
+    for process in psutil.process_iter():
+        with contextlib.suppress(psutil.Error):
+            if process.environ().get(MARK) == mark and process.status() != psutil.STATUS_ZOMBIE:
+                found.append(process)
+    return found

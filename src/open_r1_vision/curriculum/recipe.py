@@ -1,0 +1,206 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A curriculum's recipe: its stages, and what one stage takes from another.
+
+output_dir: runs/pebr_r1
+shared: {dtype: float32, report_to: none}
+stages:
+  - name: warm_up
+    run: sft
+    settings: {model_name_or_path: Qwen/Qwen2.5-VL-7B-Instruct, dataset: sft.parquet}
+  - name: perceive
+    run: train
+    recipe: recipes/my_grpo.yaml
+    settings: {model_name_or_path: "{warm_up.final}"}
+
+`shared` is given to every stage, a stage's `recipe` goes over it, and its `settings` over both. `{name.folder}` is the
+folder of an earlier stage, `{name.final}` the model in it.
+"""
+
+import difflib
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+#: What a stage may run, and the module that does.
+ENTRY_POINTS = {
+    "sft": "open_r1_vision.sft",
+    "sample": "open_r1_vision.sample",
+    "split": "open_r1_vision.split",
+    "train": "open_r1_vision.train",
+}
+#: What a stage leaves behind, under its folder.
+PRODUCTS = {"folder": "", "final": "final"}
+_KEYS = ("output_dir", "processes", "shared", "stages")
+_STAGE_KEYS = ("name", "run", "recipe", "settings", "processes")
+_NAME = re.compile(r"[a-z][a-z0-9_]*")
+_REFERENCE = re.compile(r"\{([a-z][a-z0-9_]*)\.([a-z_]+)\}")
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One run of a curriculum.
+
+    Attributes:
+        name: also its folder's.
+        run: one of `ENTRY_POINTS`.
+        settings: the recipe that it is started with, references replaced, `output_dir` included.
+        needs: names of the stages that it takes something from.
+        processes: how many it runs on; None for as many as the curriculum's.
+    """
+
+    name: str
+    run: str
+    settings: dict[str, Any]
+    needs: tuple[str, ...] = ()
+    processes: int | None = None
+
+    @property
+    def folder(self) -> Path:
+        """Where it writes."""
+        return Path(self.settings["output_dir"])
+
+    @property
+    def module(self) -> str:
+        """The entry point."""
+        return ENTRY_POINTS[self.run]
+
+
+@dataclass(frozen=True)
+class Curriculum:
+    """A checked recipe.
+
+    Attributes:
+        output_dir: a folder for each stage lies in it.
+        stages: in their order.
+        processes: of each stage that does not say otherwise.
+    """
+
+    output_dir: Path
+    stages: list[Stage] = field(default_factory=list)
+    processes: int = 1
+
+    def stage(self, name: str) -> Stage:
+        """Look one up by name.
+
+        Raises:
+            ValueError: there is none.
+        """
+        for stage in self.stages:
+            if stage.name == name:
+                return stage
+        raise ValueError(f"There is no stage {name!r}{_near(name, [stage.name for stage in self.stages])}.")
+
+
+def read_curriculum(path: str | Path, output_dir: str | None = None, processes: int | None = None) -> Curriculum:
+    """Read a curriculum's recipe and the recipes of its stages.
+
+    Args:
+        path: the YAML file.
+        output_dir: in place of the recipe's.
+        processes: in place of the recipe's.
+
+    Raises:
+        ValueError: no such file, an unknown key, a stage without name or entry point, a name twice, or a reference to
+            what no earlier stage leaves.
+    """
+    plain = _read_yaml(Path(path))
+    _check_keys(plain, _KEYS, f"the curriculum {str(path)!r}")
+    folder = Path(output_dir or plain.get("output_dir") or _missing("output_dir", path))
+    entries = plain.get("stages")
+    if not isinstance(entries, list) or not entries:
+        raise ValueError(f"The curriculum {str(path)!r} has no stages: set `stages` to a list of at least one.")
+    shared = _mapping("shared", plain.get("shared"))
+    stages: list[Stage] = []
+    for number, entry in enumerate(entries, 1):
+        stages.append(_read_stage(entry, number, shared, folder, stages))
+    return Curriculum(folder, stages, _count(processes or plain.get("processes") or 1))
+
+
+def _read_stage(entry: Any, number: int, shared: dict, folder: Path, earlier: list[Stage]) -> Stage:
+    if not isinstance(entry, Mapping):
+        raise ValueError(f"Stage {number} is {entry!r:.80}: give a mapping with `name`, `run` and `settings`.")
+    name, run = entry.get("name"), entry.get("run")
+    where = f"stage {name!r}" if name else f"stage {number}"
+    _check_keys(entry, _STAGE_KEYS, where)
+    if not isinstance(name, str) or not _NAME.fullmatch(name):
+        raise ValueError(f"Stage {number} has the name {name!r}: give a name of lower-case letters, digits and _.")
+    if name in {stage.name for stage in earlier}:
+        raise ValueError(f"Two stages are called {name!r}: names are folders, give each its own.")
+    if run not in ENTRY_POINTS:
+        raise ValueError(f"`run` of {where} is {run!r}: set it to {', '.join(ENTRY_POINTS)}.")
+    recipe = _read_yaml(Path(str(entry["recipe"]))) if entry.get("recipe") else {}
+    settings = {**shared, **recipe, **_mapping(f"`settings` of {where}", entry.get("settings"))}
+    settings["output_dir"] = str(folder / name)
+    products = {stage.name: stage.folder for stage in earlier}
+    needs: dict[str, None] = {}
+    settings = _resolve(settings, products, needs, where)
+    count = entry.get("processes")
+    return Stage(name, str(run), settings, tuple(needs), None if count is None else _count(count))
+
+
+def _resolve(value: Any, products: Mapping[str, Path], needs: dict[str, None], where: str) -> Any:
+    """The value with every reference in its strings replaced; the stages named go to `needs`."""
+    if isinstance(value, dict):
+        return {key: _resolve(item, products, needs, where) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_resolve(item, products, needs, where) for item in value]
+    if not isinstance(value, str):
+        return value
+
+    def replace(match: re.Match) -> str:
+        name, product = match.groups()
+        if name not in products:
+            raise ValueError(
+                f"{where} refers to {match[0]}, but no earlier stage is called {name!r}{_near(name, list(products))}."
+            )
+        if product not in PRODUCTS:
+            raise ValueError(f"{where} refers to {match[0]}: a stage leaves {', '.join(PRODUCTS)}, nothing else.")
+        needs[name] = None
+        return str(products[name] / PRODUCTS[product])
+
+    return _REFERENCE.sub(replace, value)
+
+
+def _read_yaml(path: Path) -> dict[str, Any]:
+    import yaml
+
+    if not path.is_file():
+        raise ValueError(f"There is no recipe {str(path)!r}: give the path of a YAML file.")
+    try:
+        loaded = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ValueError(f"The recipe {str(path)!r} is not YAML: {error}.") from error
+    return _mapping(f"the recipe {str(path)!r}", loaded)
+
+
+def _mapping(name: str, value: Any) -> dict[str, Any]:
+    if value is not None and not isinstance(value, dict):
+        raise ValueError(f"{name} is a {type(value).__name__}: give a mapping of `key: value`.")
+    return dict(value or {})
+
+
+def _check_keys(value: Mapping, known: tuple[str, ...], where: str) -> None:
+    for key in value:
+        if key not in known:
+            raise ValueError(
+                f"{where[0].upper() + where[1:]} has the unknown key {key!r}{_near(str(key), list(known))}."
+            )
+
+
+def _near(name: str, known: list[str]) -> str:
+    near = difflib.get_close_matches(name, known, n=1)
+    if near:
+        return f"; did you mean {near[0]!r}?"
+    return f"; there are {', '.join(known)}" if known else ""
+
+
+def _missing(key: str, path: Any) -> str:
+    raise ValueError(f"The curriculum {str(path)!r} has no `{key}`: set it.")
+
+
+def _count(value: Any) -> int:
+    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+        raise ValueError(f"processes is {value!r}: set a whole number of at least 1.")
+    return value
