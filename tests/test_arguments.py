@@ -210,7 +210,7 @@ def test_answer_forms(parse):
     assert parse("dataset: a.b")[0].answer_form == "tags"
     assert parse("dataset: a.b\nanswer_form: null")[0].answer_form is None
     assert parse("dataset: a.b", "--answer_form", "boxed")[0].answer_form == "boxed"
-    with pytest.raises(ValueError, match="answer_form is 'box': set it to tags, boxed or null"):
+    with pytest.raises(ValueError, match="answer_form is 'box': set it to tags, boxed, sections or null"):
         parse("dataset: a.b\nanswer_form: box")
 
 

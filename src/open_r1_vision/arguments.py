@@ -99,7 +99,8 @@ class ScriptArguments(DataArguments):
         default="tags",
         metadata={
             "help": "Where completions give their answer, for the held-out evaluation and for rewards that take "
-            "answer_form: tags (<answer>…</answer>), boxed (\\boxed{…}), or null where they are captions only."
+            "answer_form: tags (<answer>…</answer>), boxed (\\boxed{…}), sections (### The final answer is: …), or "
+            "null where they are captions only."
         },
     )
     eval_every: int | None = field(
@@ -121,8 +122,11 @@ class ScriptArguments(DataArguments):
         self.reward_kwargs = _read_mapping("reward_kwargs", self.reward_kwargs)
         if isinstance(self.reward_funcs, str):
             self.reward_funcs = [self.reward_funcs]
-        if self.answer_form not in (None, "tags", "boxed"):
-            raise ValueError(f"answer_form is {self.answer_form!r}: set it to tags, boxed or null.")
+        if self.answer_form is not None:
+            from open_r1_vision.rewards.answers import ANSWER_FORMS  # not needed for --help
+
+            if self.answer_form not in ANSWER_FORMS:
+                raise ValueError(f"answer_form is {self.answer_form!r}: set it to {', '.join(ANSWER_FORMS)} or null.")
         if self.eval_every is not None and self.eval_every < 1:
             raise ValueError(f"eval_every is {self.eval_every}: set at least 1 step, or leave it out.")
 

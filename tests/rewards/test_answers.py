@@ -89,7 +89,7 @@ def test_answers_in_tags_and_in_boxes(text, tags, boxed):
 
 
 def test_an_unknown_answer_form():
-    with pytest.raises(ValueError, match="answer_form is 'box': set it to tags or boxed"):
+    with pytest.raises(ValueError, match="answer_form is 'box': set it to one of tags, boxed, sections"):
         extract_answer("4", "box")
 
 

@@ -4,7 +4,8 @@
 Visionary-R1 (arXiv 2505.14677), section 3: r_accuracy = score(answer, gold), where the answer is the content of the
 `<answer>` tag and `score` depends on the row's problem type. In [0, 1]: 0 or 1 for `number`, `choice` and `math`,
 graded for `text` and `free_form`. None for a row without a gold answer. Text outside the tag never counts. RACRO
-(arXiv 2506.04559) asks for the answer in a box instead of a tag: `answer_form: boxed`.
+(arXiv 2506.04559) asks for the answer in a box instead of a tag: `answer_form: boxed`; PeBR-R1 (arXiv 2509.13031)
+after a header: `answer_form: sections`.
 """
 
 from collections.abc import Sequence
@@ -27,7 +28,8 @@ def accuracy_reward(
         completions: strings or TRL's message lists, one for each row.
         solution: gold answers, plain or in answer tags.
         problem_type: one of `answers.PROBLEM_TYPES` for each row, or None to infer it from the gold answer.
-        answer_form: `tags` for `<answer>…</answer>`, `boxed` for the last `\\boxed{…}`.
+        answer_form: `tags` for `<answer>…</answer>`, `boxed` for the last `\\boxed{…}`, `sections` for
+            `### The final answer is: …`.
         columns: further columns of the rows; `problem` holds the options of a multiple-choice question.
 
     Returns:

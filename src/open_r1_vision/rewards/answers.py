@@ -17,6 +17,7 @@ from collections.abc import Mapping, Sequence
 
 from open_r1_vision.rewards.boxes import extract_boxed
 from open_r1_vision.rewards.choices import is_letter, parse_options, same_choice
+from open_r1_vision.rewards.headers import extract_final_answer
 from open_r1_vision.rewards.math_answers import looks_like_math, same_expression
 from open_r1_vision.rewards.numbers import asks_for_percentage, numbers_equal, parse_number
 from open_r1_vision.rewards.tags import extract_last_section
@@ -26,8 +27,8 @@ from open_r1_vision.rewards.text_scores import anls, mean_rouge, plain_text
 Completion = str | Sequence[Mapping]
 
 PROBLEM_TYPES = ("number", "choice", "text", "free_form", "math")
-#: Where a completion gives its answer: `<answer>...</answer>` or `\\boxed{...}`.
-ANSWER_FORMS = ("tags", "boxed")
+#: Where a completion gives its answer: `<answer>...</answer>`, `\\boxed{...}` or `### The final answer is: ...`.
+ANSWER_FORMS = ("tags", "boxed", "sections")
 #: The problem types of Visionary-R1's published format. Its default branch is `number`: floats, else equal text.
 PUBLISHED_TYPES = {"OCR": "text", "free-form": "free_form", "numerical": "number"}
 #: Longer answers are runaway generations: they score 0 unless they are the gold itself.
@@ -70,6 +71,8 @@ def extract_answer(text: str, form: str = "tags") -> str | None:
         form: one of `ANSWER_FORMS`. `tags`: the content of the answer tag; it is the section that the text ends on,
             see `tags.extract_last_section`: of several answers the last one counts, and nested or unclosed ones are
             none. A box within it names the answer. `boxed`: the last `\boxed{}`, see `boxes.extract_boxed`.
+            `sections`: the line after the last `### The final answer is:`, see `headers.extract_final_answer`; a box
+            within it names the answer.
 
     Returns:
         The answer; None when there is none or it is empty.
@@ -80,7 +83,7 @@ def extract_answer(text: str, form: str = "tags") -> str | None:
     check_answer_form(form)
     if form == "boxed":
         return unwrap(extract_boxed(text) or "") or None
-    section = extract_last_section(text, "answer")
+    section = extract_final_answer(text) if form == "sections" else extract_last_section(text, "answer")
     return unwrap(extract_boxed(section) or section) or None if section else None
 
 
@@ -91,7 +94,7 @@ def check_answer_form(form: str) -> None:
         ValueError: it is none.
     """
     if form not in ANSWER_FORMS:
-        raise ValueError(f"answer_form is {form!r}: set it to {' or '.join(ANSWER_FORMS)}.")
+        raise ValueError(f"answer_form is {form!r}: set it to one of {', '.join(ANSWER_FORMS)}.")
 
 
 def score_answer(answer: str | None, gold: str, problem_type: str | None, *, problem: str | None = None) -> float:

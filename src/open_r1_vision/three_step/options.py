@@ -59,7 +59,11 @@ class StepOptions:
         default="racro_text_only", metadata={"help": "Step 3 of a row without images, user: {problem}."}
     )
     answer_form: str = field(
-        default="boxed", metadata={"help": r"Where the reasoner's answer stands: boxed (\boxed{}) or tags (<answer>)."}
+        default="boxed",
+        metadata={
+            "help": r"Where the reasoner's answer stands: boxed (\boxed{}), tags (<answer>), or sections (### The "
+            "final answer is:)."
+        },
     )
 
     def __post_init__(self) -> None:
