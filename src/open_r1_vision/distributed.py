@@ -2,10 +2,15 @@
 """Processes: start DeepSpeed on machines without a GPU, prove that its engine runs, end a run cleanly."""
 
 import atexit
+import contextlib
+import ctypes
 import os
+import signal
 import sys
 from datetime import timedelta
 from typing import Any
+
+_PR_SET_PDEATHSIG = 1
 
 
 def boot_deepspeed_on_cpu(timeout_seconds: int) -> None:
@@ -52,13 +57,24 @@ def num_processes() -> int:
     return int(os.environ.get("WORLD_SIZE", "1"))
 
 
+def rank() -> int:
+    """Number of this process among those of the run, from 0."""
+    return int(os.environ.get("RANK", "0"))
+
+
 def is_main_process() -> bool:
     """Whether this is the process that prints and writes."""
     return int(os.environ.get("RANK", "0")) == 0
 
 
-def finish() -> None:
-    """End a command line process after its work is done and saved.
+def end_with_launcher() -> None:
+    """Let this process die with the one that launched it: torchrun's workers go on when torchrun is killed."""
+    with contextlib.suppress(OSError, AttributeError):  # other systems than Linux have no such call
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+
+
+def finish(code: int = 0) -> None:
+    """End a command line process after its work is done and saved, with an exit code.
 
     One of several processes runs its exit hooks, in which trackers send what they still hold, and leaves without any
     teardown: a gloo thread that is still up when its process group or the interpreter goes aborts now and then
@@ -71,4 +87,6 @@ def finish() -> None:
         sys.stderr.flush()
         if dist.is_available() and dist.is_initialized():
             dist.barrier()
-        os._exit(0)
+        os._exit(code)
+    if code:
+        raise SystemExit(code)

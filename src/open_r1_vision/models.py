@@ -5,6 +5,7 @@ import functools
 import json
 import logging
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,15 @@ logger = logging.getLogger(__name__)
 _VIDEO_CONFIG = "video_preprocessor_config.json"
 _PROCESSOR_CONFIG = "processor_config.json"
 _VIDEO_PART = "video_processor"
+#: Configuration entries that hold the id of a token which stands for, or encloses, an image or a video.
+_VISION_TOKEN_FIELDS = (
+    "image_token_id",
+    "image_token_index",
+    "video_token_id",
+    "video_token_index",
+    "vision_start_token_id",
+    "vision_end_token_id",
+)
 
 
 def find_model(name: str) -> str:
@@ -73,6 +83,18 @@ def load_processor(
         )
     processor.tokenizer.padding_side = "left"
     return processor
+
+
+def vision_token_ids(config: Any) -> set[int]:
+    """The tokens of a model that stand for, or enclose, images and videos: nothing that is generated may hold them."""
+    return {token for name in _VISION_TOKEN_FIELDS if (token := getattr(config, name, None)) is not None}
+
+
+def collapse_runs(ids: Sequence[int], token: int | None) -> list[int]:
+    """Replace each run of `token` by a single one: [7, 5, 5, 5, 8] becomes [7, 5, 8] for token 5."""
+    return [
+        current for previous, current in zip([None, *ids], ids, strict=False) if current != token or previous != token
+    ]
 
 
 def is_text_only(model: str, revision: str | None = None) -> bool:

@@ -120,7 +120,7 @@ def inspect_rows(
             findings.append(("image markers", str(error)))
         else:
             if processor is not None and not image_findings:
-                tokens, prompt_findings = _check_prompt(prompt, images, processor, max_prompt_tokens)
+                tokens, prompt_findings = check_prompt(prompt, images, processor, max_prompt_tokens)
                 findings += prompt_findings
                 result.prompt_tokens += [tokens] if tokens is not None else []
         result.problems += [Problem(row["id"], check, message, index) for check, message in findings]
@@ -188,10 +188,10 @@ def _check_gold(row: Mapping[str, Any]) -> Iterator[Finding]:
         yield "gold fails itself", f"{gold[:60]!r} as the answer does not earn full marks as a {problem_type!r} gold"
 
 
-def _check_prompt(
+def check_prompt(
     prompt: list[dict[str, Any]], images: list[PIL.Image.Image], processor: Any, max_prompt_tokens: int | None
 ) -> tuple[int | None, list[Finding]]:
-    """The length of the prompt, where it could be measured, and what is wrong with it."""
+    """The length of a prompt, where it could be measured, and what is wrong with it."""
     text = "".join(part.get("text") or "" for message in prompt for part in message["content"])
     for token in (getattr(processor, name, None) for name in ("image_token", "video_token")):
         if token and token in text:

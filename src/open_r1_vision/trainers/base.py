@@ -2,7 +2,7 @@
 """VisionGRPOTrainer: TRL's GRPOTrainer, right for images."""
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, ClassVar
@@ -15,7 +15,7 @@ from transformers import PreTrainedModel, ProcessorMixin
 from trl import GRPOTrainer
 
 from open_r1_vision import checkpoints
-from open_r1_vision.models import load_processor
+from open_r1_vision.models import collapse_runs, load_processor, vision_token_ids
 from open_r1_vision.prompts import load_prompt
 from open_r1_vision.reasoners import Reasoner, ReasonerConfig, build_reasoner
 from open_r1_vision.reasoners.facts import FactJudge, judge_config
@@ -28,15 +28,6 @@ from open_r1_vision.trainers.judging import FactJudging
 from open_r1_vision.trainers.sampling import EpochSampler
 from open_r1_vision.trainers.timing import StepTimer
 
-#: Configuration entries that hold the id of a token which stands for, or encloses, an image or a video.
-_VISION_TOKEN_FIELDS = (
-    "image_token_id",
-    "image_token_index",
-    "video_token_id",
-    "video_token_index",
-    "vision_start_token_id",
-    "vision_end_token_id",
-)
 _IMAGE_TRACKERS = {"wandb", "trackio"}
 
 
@@ -354,8 +345,7 @@ class VisionGRPOTrainer(GRPOTrainer):
 
     def _suppress_vision_tokens(self) -> None:
         """Keep the sampler from placeholder tokens: one more of them than images breaks the next forward pass."""
-        config = self.accelerator.unwrap_model(self.model).config
-        ids = {token for name in _VISION_TOKEN_FIELDS if (token := getattr(config, name, None)) is not None}
+        ids = vision_token_ids(self.accelerator.unwrap_model(self.model).config)
         if self.use_vllm:
             generation_kwargs = dict(self.vllm_generation.generation_kwargs or {})
             bias = {**dict.fromkeys(ids, -100.0), **(generation_kwargs.get("logit_bias") or {})}
@@ -437,13 +427,6 @@ def _checked(rewards: Any) -> list | None:
         return None
     rewards = rewards if isinstance(rewards, list) else [rewards]
     return [reward if isinstance(reward, (str, nn.Module)) else checked(reward) for reward in rewards]
-
-
-def collapse_runs(ids: Sequence[int], token: int | None) -> list[int]:
-    """Replace each run of `token` by a single one: [7, 5, 5, 5, 8] becomes [7, 5, 8] for token 5."""
-    return [
-        current for previous, current in zip([None, *ids], ids, strict=False) if current != token or previous != token
-    ]
 
 
 def _with_image_list(row: dict[str, Any]) -> dict[str, Any]:
