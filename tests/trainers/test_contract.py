@@ -19,6 +19,8 @@ from open_r1_vision.trainers import CaptionGRPOTrainer, HintGRPOTrainer, VisionG
 from open_r1_vision.trainers import base as base_module
 from open_r1_vision.trainers import caption as caption_module
 from open_r1_vision.trainers import hint as hint_module
+from open_r1_vision.trainers import whole_checkpoints as checkpoints_module
+from open_r1_vision.trainers.whole_checkpoints import WholeCheckpoints
 
 #: Methods that we override or call, with their parameters.
 METHODS = {
@@ -84,6 +86,7 @@ VLLM_ATTRIBUTES = {
     "top_p",
 }
 TRAINERS = [
+    (WholeCheckpoints, GRPOTrainer, checkpoints_module),
     (VisionGRPOTrainer, GRPOTrainer, base_module),
     (CaptionGRPOTrainer, VisionGRPOTrainer, caption_module),
     (HintGRPOTrainer, VisionGRPOTrainer, hint_module),

@@ -4,7 +4,6 @@
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any, ClassVar
 
 import torch
@@ -14,7 +13,6 @@ from torch import nn
 from transformers import PreTrainedModel, ProcessorMixin
 from trl import GRPOTrainer
 
-from open_r1_vision import checkpoints
 from open_r1_vision.models import collapse_runs, load_processor, vision_token_ids
 from open_r1_vision.prompts import load_prompt
 from open_r1_vision.reasoners import Reasoner, ReasonerConfig, build_reasoner
@@ -27,11 +25,12 @@ from open_r1_vision.trainers.consulting import Consultation, Findings, Verdicts,
 from open_r1_vision.trainers.judging import FactJudging
 from open_r1_vision.trainers.sampling import EpochSampler
 from open_r1_vision.trainers.timing import StepTimer
+from open_r1_vision.trainers.whole_checkpoints import WholeCheckpoints
 
 _IMAGE_TRACKERS = {"wandb", "trackio"}
 
 
-class VisionGRPOTrainer(GRPOTrainer):
+class VisionGRPOTrainer(WholeCheckpoints, GRPOTrainer):
     """GRPO (arXiv 2402.03300) for vision-language models.
 
     Takes the arguments of `trl.GRPOTrainer`. Rows may hold any number of images, none included, in `images` (or one in
@@ -48,15 +47,12 @@ class VisionGRPOTrainer(GRPOTrainer):
     - colocated vLLM gets each image placeholder once, and forgets its image features when the weights change;
     - a prompt longer than `max_prompt_tokens` stops the run with its row id;
     - the KL weight follows `beta_schedule`;
-    - checkpoints are marked when they are whole, and older ones are deleted only after that;
-    - a resumed run gets the checkpoint's weights: outside DeepSpeed, transformers 5.23 leaves out all whose names in
-      the file are not the module's, as those of Qwen2-VL and Qwen2.5-VL, and only warns;
+    - checkpoints are marked when they are whole, and a resumed run gets all their weights, see WholeCheckpoints;
     - a run that resumes after its first epoch goes on with the prompts that it would have seen;
     - seconds for generation, scoring, rewards and update are logged.
 
     Overrides `_get_train_sampler`, `_generate_and_score_completions`, `_generate`, `_tokenize_prompts`,
-    `_generate_single_turn`, `_calculate_rewards`, `training_step`, `log`, `_save_checkpoint`, `_load_from_checkpoint`
-    and `_load_best_model`; each calls GRPOTrainer's, the last two only where it loads every weight.
+    `_generate_single_turn`, `_calculate_rewards`, `training_step` and `log`; each calls GRPOTrainer's.
     """
 
     _tag_names = ["trl", "grpo", "open_r1_vision"]
@@ -308,38 +304,6 @@ class VisionGRPOTrainer(GRPOTrainer):
     def _log_seconds(self, mode: str) -> None:
         for name, seconds in self.timed.flush().items():
             self._metrics[mode][f"seconds/{name}"].append(seconds)
-
-    # ---- checkpoints
-
-    def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
-        checkpoint = Path(self._get_output_dir(trial=trial)) / f"checkpoint-{self.state.global_step}"
-        if self.args.should_save:
-            checkpoints.mark_incomplete(checkpoint)
-        limit, self.args.save_total_limit = self.args.save_total_limit, None
-        try:
-            super()._save_checkpoint(model, trial)
-        finally:
-            self.args.save_total_limit = limit
-        self.accelerator.wait_for_everyone()
-        if self.args.should_save:
-            checkpoints.mark_complete(checkpoint)
-            best = self.state.best_model_checkpoint
-            checkpoints.rotate(checkpoint.parent, limit, Path(best) if best else None)
-        self.accelerator.wait_for_everyone()
-
-    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
-        model = self.model if model is None else model
-        if self.is_fsdp_enabled or not isinstance(model, PreTrainedModel):
-            super()._load_from_checkpoint(resume_from_checkpoint, model)
-        else:
-            # Trainer loads by the names in the file, but these are the hub's: only from_pretrained translates them
-            model.load_state_dict(type(model).from_pretrained(resume_from_checkpoint).state_dict())
-
-    def _load_best_model(self) -> None:
-        if self.is_deepspeed_enabled or self.is_fsdp_enabled or not isinstance(self.model, PreTrainedModel):
-            super()._load_best_model()
-        else:
-            self._load_from_checkpoint(str(self.state.best_model_checkpoint))
 
     # ---- repairs at construction
 
