@@ -10,7 +10,7 @@ import pytest
 import yaml
 from trl import ModelConfig, SFTConfig
 
-from open_r1_vision.arguments import DataArguments, ScriptArguments, parse_recipe, read_recipe
+from open_r1_vision.arguments import ScriptArguments, WarmUpArguments, parse_recipe, read_recipe
 from open_r1_vision.data.loading import FILE_SUFFIXES
 from open_r1_vision.importing import import_callable, is_dotted_path
 from open_r1_vision.prompts import load_prompt
@@ -39,7 +39,7 @@ def parse(path):
     recipe = read_recipe(["--config", str(path)])
     if is_warm_up(path):
         recipe.settings.update(use_cpu=True, bf16=False)
-        return parse_recipe(recipe, (DataArguments, SFTConfig, ModelConfig))
+        return parse_recipe(recipe, (WarmUpArguments, SFTConfig, ModelConfig))
     config_class = import_callable(recipe.settings["trainer"]).config_class
     return parse_recipe(recipe, (ScriptArguments, config_class, ModelConfig))
 

@@ -75,6 +75,22 @@ class DataArguments:
 
 
 @dataclass
+class WarmUpArguments(DataArguments):
+    """Arguments of `open_r1_vision.sft` beside TRL's own options."""
+
+    freeze_vision_tower: bool = field(
+        default=False, metadata={"help": "Leave the image encoder as it is, but for its projector."}
+    )
+    freeze_projector: bool = field(
+        default=False,
+        metadata={"help": "Leave the layers between the image encoder and the language model as they are."},
+    )
+    overwrite_output: bool = field(
+        default=False, metadata={"help": "Delete what another run left in output_dir, instead of refusing."}
+    )
+
+
+@dataclass
 class ScriptArguments(DataArguments):
     """Arguments of `open_r1_vision.train` beside the trainer's own options."""
 

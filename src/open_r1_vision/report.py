@@ -39,13 +39,27 @@ def write_report(
         "held_out": _summarise(evaluations),
         "last_step": {key: value for key, value in (steps[-1] if steps else {}).items() if key != "step"},
         "means": _mean_metrics(steps),
+    }
+    draw_curve(output_dir / CURVE_FILE, evaluations, steps)
+    return write_results(output_dir, results, settings)
+
+
+def write_results(output_dir: Path, results: Mapping[str, Any], settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Write results.json, which says that the run is finished; returns what it holds.
+
+    Args:
+        output_dir: folder of the run.
+        results: what came of it.
+        settings: the recipe as it was run.
+    """
+    results = {
+        **results,
         "settings": json.loads(json.dumps(dict(settings), default=str)),
         "versions": {name: version(name) for name in _PACKAGES},
     }
-    draw_curve(output_dir / CURVE_FILE, evaluations, steps)
     draft = output_dir / f".{RESULTS_FILE}.tmp"
     draft.write_text(json.dumps(results, indent=1), encoding="utf-8")
-    draft.rename(output_dir / RESULTS_FILE)  # results.json says that the run is finished, so it comes whole or not
+    draft.rename(output_dir / RESULTS_FILE)  # it comes whole or not at all
     return results
 
 

@@ -4,8 +4,10 @@
     torchrun --nproc_per_node=2 -m open_r1_vision.sft --config recipes/starter/warm_up.yaml
     torchrun --nproc_per_node=2 -m open_r1_vision.sft --config recipes/starter/reasoner.yaml
 
-The data set has the columns `prompt` and `completion`, and `images` unless the model takes text alone; the loss is on
-the completion alone.
+The data set has the columns `prompt` and `completion`, or `messages`, and `images` unless the model takes text alone;
+the loss is on the completion alone. The vision tower and the projector can be frozen; with `use_peft` an adapter is
+trained, and `final` holds the model with the adapter merged into it. A run that was stopped resumes from its last
+whole checkpoint when the same command is given again, and a finished one is left as it is.
 """
 
 import sys
@@ -13,27 +15,119 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from open_r1_vision.arguments import DataArguments, parse_recipe, print_help, read_recipe
+from open_r1_vision.arguments import Recipe, WarmUpArguments, parse_recipe, print_help, read_recipe
 from open_r1_vision.distributed import finish, is_main_process, num_processes
+from open_r1_vision.train import Job, refuse, say
+
+#: Keys that recipes share with the training, and that a warm-up does not read.
+_UNREAD = ("system_prompt", "user_prompt", "eval_dataset")
 
 
 def main(argv: Sequence[str] | None = None) -> str:
     """Run the command line; returns the folder of the final model."""
-    recipe = read_recipe(sys.argv[1:] if argv is None else argv)
+    return run(prepare(read_recipe(sys.argv[1:] if argv is None else argv)))
+
+
+def prepare(recipe: Recipe) -> Job:
+    """Everything before the first step: arguments, output folder, rows, trainer.
+
+    Raises:
+        ValueError: something that the user can mend; the message says how.
+    """
     import torch
-    from transformers import AutoTokenizer
-    from trl import ModelConfig, SFTConfig, SFTTrainer, get_peft_config
+    from trl import ModelConfig, SFTConfig
 
-    from open_r1_vision.data.loading import load_table
-    from open_r1_vision.models import find_model, is_text_only, load_processor, save_processor
+    from open_r1_vision.models import find_model
+    from open_r1_vision.runs import clear_run, open_run, write_run
 
+    settings = recipe.as_plain()
     if not torch.cuda.is_available():
         for key, value in {"use_cpu": True, "bf16": False, "dataloader_pin_memory": False}.items():
             recipe.settings.setdefault(key, value)
         if num_processes() > 1:
             recipe.settings.setdefault("ddp_backend", "gloo")
-    data_args, training_args, model_args = parse_recipe(recipe, (DataArguments, SFTConfig, ModelConfig))
-    model = find_model(model_args.model_name_or_path)
+    data_args, training_args, model_args = parse_recipe(recipe, (WarmUpArguments, SFTConfig, ModelConfig))
+    job = Job(Path(training_args.output_dir), {**settings, "num_processes": training_args.world_size})
+    with training_args.main_process_first(desc="opening the output folder"):
+        state = open_run(job.output_dir, job.settings, data_args.overwrite_output)
+    if state.finished:
+        return job
+    job.checkpoint = state.checkpoint
+    job.model = find_model(model_args.model_name_or_path)
+    unread = [name for name in _UNREAD if getattr(data_args, name)]
+    if unread:
+        say(f"A warm-up learns its data set's own prompts: {' and '.join(unread)} have no effect.")
+    rows = load_lessons(data_args, training_args)
+    if state.obsolete:
+        with training_args.main_process_first(desc="deleting the run before"):
+            if is_main_process():
+                clear_run(job.output_dir)
+    job.trainer = build_trainer(job.model, data_args, training_args, model_args, rows)
+    if is_main_process():
+        write_run(job.output_dir, job.settings)
+    return job
+
+
+def run(job: Job) -> str:
+    """Train or resume, save, report; returns the folder of the final model."""
+    from open_r1_vision import report
+
+    final = job.output_dir / "final"
+    trainer = job.trainer
+    if trainer is None:
+        say(f"{job.output_dir} holds this run already finished; --overwrite_output true trains it again.")
+        return str(final)
+    if job.checkpoint:
+        say(f"Resuming from {job.checkpoint}.")
+    trainer.train(resume_from_checkpoint=str(job.checkpoint) if job.checkpoint else None)
+    save_final(trainer, job.model, final)
+    if is_main_process():
+        history = trainer.state.log_history
+        losses = [entry for entry in history if "loss" in entry]
+        results = {
+            "steps": trainer.state.global_step,
+            "train_seconds": next((entry["train_runtime"] for entry in history if "train_runtime" in entry), None),
+            "loss": {entry["step"]: entry["loss"] for entry in losses},
+            "last_step": {key: value for key, value in (losses[-1] if losses else {}).items() if key != "step"},
+        }
+        report.write_results(job.output_dir, results, job.settings)
+        if losses:
+            say(f"loss     {losses[0]['loss']:.3f} (step {losses[0]['step']}) -> {losses[-1]['loss']:.3f}")
+        say(f"model    {final}")
+    trainer.accelerator.wait_for_everyone()
+    return str(final)
+
+
+def load_lessons(data_args: WarmUpArguments, training_args: Any) -> Any:
+    """The rows, with a prompt and a completion.
+
+    Raises:
+        ValueError: they have neither, or they have images and are to be packed.
+    """
+    from open_r1_vision.data.lessons import as_lessons
+    from open_r1_vision.data.loading import load_table
+
+    options: Any = data_args.dataset_options
+    rows = as_lessons(load_table(data_args.dataset, data_args.dataset_split, **options))
+    for name in ("packing", "padding_free"):
+        if getattr(training_args, name) and "images" in rows.column_names:
+            raise ValueError(
+                f"{name} is true, which joins rows to one long text, but the rows have a column `images`: pictures "
+                f"would be read at the places of other rows'. Set {name}: false, or take rows of text alone, without "
+                "that column."
+            )
+    return rows
+
+
+def build_trainer(model: str, data_args: WarmUpArguments, training_args: Any, model_args: Any, rows: Any) -> Any:
+    """Construct the trainer; the model is loaded here, by TRL, and its frozen parts are frozen."""
+    from transformers import AutoTokenizer
+    from trl import get_peft_config, get_quantization_config
+
+    from open_r1_vision.freezing import freeze
+    from open_r1_vision.models import is_text_only, load_processor
+    from open_r1_vision.trainers.warm_up import WarmUpTrainer
+
     revision = model_args.model_revision
     processor: Any = (
         AutoTokenizer.from_pretrained(model, revision=revision or "main")
@@ -48,28 +142,49 @@ def main(argv: Sequence[str] | None = None) -> str:
         "attn_implementation": model_args.attn_implementation,
         **(training_args.model_init_kwargs or {}),
     }
-    trainer = SFTTrainer(
+    trainer: Any = WarmUpTrainer(
         model=model,
         args=training_args,
-        train_dataset=load_table(data_args.dataset, data_args.dataset_split, **data_args.dataset_options),
+        train_dataset=rows,
         processing_class=processor,
+        quantization_config=get_quantization_config(model_args),
         peft_config=get_peft_config(model_args),
     )
-    trainer.train()
-    folder = Path(training_args.output_dir) / "final"
-    trainer.save_model(str(folder))
+    frozen = freeze(trainer.model, vision_tower=data_args.freeze_vision_tower, projector=data_args.freeze_projector)
+    for part, count in frozen.items():
+        say(f"Frozen: the {part}, {count:,} weights.")
+    return trainer
+
+
+def save_final(trainer: Any, model: str, final: Path) -> None:
+    """Save a folder that any program can load: an adapter is saved beside it, and merged into the model there."""
+    from peft import PeftModel
+    from trl.trainer.utils import create_model_from_path
+
+    from open_r1_vision.models import save_processor
+
+    adapter = final.parent / "adapter"
+    is_adapter = isinstance(trainer.accelerator.unwrap_model(trainer.model), PeftModel)
+    trainer.save_model(str(adapter if is_adapter else final))
     if is_main_process():
-        save_processor(processor, model, str(folder))
+        if is_adapter:
+            options = {key: value for key, value in trainer.args.model_init_kwargs.items() if value is not None}
+            base = create_model_from_path(model, **{**options, "device_map": None})
+            PeftModel.from_pretrained(base, str(adapter)).merge_and_unload().save_pretrained(str(final))
+        save_processor(trainer.processing_class, model, str(final))
     trainer.accelerator.wait_for_everyone()
-    return str(folder)
 
 
 def run_command_line() -> None:
-    """Entry point."""
+    """Entry point: messages instead of tracebacks for what a user can mend, and a clean end of every process."""
     if {"-h", "--help"} & set(sys.argv[1:]):
-        print_help("open_r1_vision.sft", [DataArguments])
+        print_help("open_r1_vision.sft", [WarmUpArguments])
         return
-    main()
+    try:
+        job = prepare(read_recipe(sys.argv[1:]))
+    except (ValueError, FileNotFoundError) as error:
+        refuse(error)
+    run(job)
     finish()
 
 

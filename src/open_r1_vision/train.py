@@ -15,7 +15,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from open_r1_vision.arguments import Recipe, ScriptArguments, parse_recipe, print_help, read_recipe
 from open_r1_vision.distributed import finish, is_main_process
@@ -227,6 +227,16 @@ def say(text: str) -> None:
         sys.stdout.flush()
 
 
+def refuse(error: Exception) -> NoReturn:
+    """End the command line with a message about something that a user can mend, once for all processes."""
+    say(f"error: {error}")
+    if not is_main_process():
+        # where the main process fails too, torchrun ends this one before it repeats the message
+        time.sleep(5)
+        sys.stderr.write(f"error in process {os.environ['RANK']}: {error}\n")
+    raise SystemExit(2) from error
+
+
 def _find_trainer(recipe: Recipe) -> Any:
     from open_r1_vision.importing import import_callable
 
@@ -256,12 +266,7 @@ def run_command_line() -> None:
     try:
         job = prepare(read_recipe(sys.argv[1:]))
     except (ValueError, FileNotFoundError) as error:
-        say(f"error: {error}")
-        if not is_main_process():
-            # where the main process fails too, torchrun ends this one before it repeats the message
-            time.sleep(5)
-            sys.stderr.write(f"error in process {os.environ['RANK']}: {error}\n")
-        raise SystemExit(2) from error
+        refuse(error)
     run(job)
     finish()
 
