@@ -77,8 +77,8 @@ def _settle_changes(state: CurriculumState, accept: bool) -> None:
     if changes and not accept:
         raise ValueError(
             f"The recipe changed since {state.path.parent} was begun: {'; '.join(changes)}. Change it back, set "
-            "another output_dir, or give --accept_changes, which deletes these stages and those that build on them and runs "
-            "them anew."
+            "another output_dir, or give --accept_changes, which deletes these stages and those that build on them "
+            "and runs them anew."
         )
     if changes:
         stale = state.discard_changed()
