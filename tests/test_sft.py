@@ -12,6 +12,7 @@ import yaml
 from lessons import rows
 from processes import run_command
 from safetensors.torch import load_file
+from tiny_models import image
 from transformers import AutoModelForImageTextToText
 
 from open_r1_vision import sft
@@ -152,6 +153,24 @@ def test_bad_rows_and_keys(recipe, capsys, monkeypatch):
 def test_keys_that_have_no_effect_are_named(recipe, capsys):
     sft.prepare(read_recipe(["--config", recipe(system_prompt="r1", eval_dataset="processes.rows")]))
     assert "system_prompt and eval_dataset have no effect" in capsys.readouterr().out
+
+
+def test_lessons_of_mulberry_beside_others(recipe, tmp_path):
+    image(1).save(tmp_path / "a.png")
+    turns = [{"role": "user", "content": "<image>How many?"}, {"role": "assistant", "content": "Nine."}]
+    (tmp_path / "sft.json").write_text(json.dumps([{"messages": turns, "images": ["a.png"]}] * 4))
+    mulberry = {"dataset": "open_r1_vision.data.mulberry.rows"}
+    mulberry["dataset_options"] = {"path": str(tmp_path / "sft.json")}
+    options = {"datasets": [mulberry, {"dataset": "lessons.rows", "dataset_options": {"count": 4, "texts": [2]}}]}
+    path = recipe(dataset="open_r1_vision.data.merged.rows", dataset_options=options, max_steps=1)
+    job = sft.prepare(read_recipe(["--config", path]))
+    dataset, tokenizer = job.trainer.train_dataset, job.trainer.processing_class.tokenizer
+    batch = job.trainer.data_collator([dataset[0], dataset[4], dataset[6]])
+    learned = [tokenizer.decode(row[row != -100]) for row in batch["labels"]]
+    assert learned == ["Nine.<|im_end|>\n", "They are 0.<|im_end|>\n", "They are 2.<|im_end|>\n"]
+    assert batch["image_grid_thw"].shape == (2, 3)
+    sft.run(job)
+    assert load_processor(str(tmp_path / "run" / "final"))
 
 
 def test_a_conversation_has_to_end_on_a_reply():

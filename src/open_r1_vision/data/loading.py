@@ -35,7 +35,11 @@ def load_rows(name: str, split: str = "train", **kwargs: Any) -> Dataset:
         FileNotFoundError: nothing is there, or the hub can't be reached.
         ValueError: what is there can't be read as rows.
     """
-    dataset = load_table(name, split, **kwargs)
+    return as_rows(load_table(name, split, **kwargs), name)
+
+
+def as_rows(dataset: Dataset, name: str) -> Dataset:
+    """Turn what :func:`load_table` gave for a name into the row schema."""
     path = Path(name).expanduser()
     folder = path if path.is_dir() else path.parent
     source = path.stem if path.exists() else name
