@@ -15,25 +15,17 @@ LLaVA-CoT's `reasoning_steps` hold no final answer: take them with --keep_unansw
 """
 
 import argparse
-import os
-import shutil
 import sys
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
-from datasets import Dataset
-
+from open_r1_vision.data import asking
 from open_r1_vision.data.annotation_audit import measure_labels, write_sample
 from open_r1_vision.data.loading import load_rows
 from open_r1_vision.data.replies import ReplyFile
 from open_r1_vision.data.visual_facts import SCHEMA, add_facts, ask, select_tasks
 from open_r1_vision.prompts import fill_prompt, load_template
 from open_r1_vision.reasoners import ReasonerConfig
-
-#: Settings of a reasoner that can change a reply.
-_SAMPLING = ("kind", "model", "temperature", "top_p", "max_tokens", "seed", "chat_template_kwargs", "extra_body")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -60,7 +52,9 @@ def _annotate(options: argparse.Namespace) -> str:
             raise ValueError(f"--{name} is {getattr(options, name)}: set at least 1.")
     config = read_reasoner(options.reasoner)
     prompt = load_template(options.prompt, "max_facts")
-    dataset_options = _read_mapping(options.dataset_options, "--dataset_options") if options.dataset_options else {}
+    dataset_options = (
+        asking.read_mapping(options.dataset_options, "--dataset_options") if options.dataset_options else {}
+    )
     dataset = load_rows(options.dataset, options.dataset_split, **dataset_options)
     if options.limit is not None:
         dataset = dataset.select(range(min(options.limit, len(dataset))))
@@ -71,19 +65,14 @@ def _annotate(options: argparse.Namespace) -> str:
         **{name: getattr(options, name) for name in ("dataset", "dataset_split", "reasoning_column", "max_facts")},
         "dataset_options": dataset_options,
         "prompt": prompt,
-        **{f"reasoner.{name}": getattr(config, name) for name in _SAMPLING},
+        **asking.reply_settings(config),
     }
     replies = ReplyFile(options.output, settings, options.overwrite)
     try:
         facts, failures = ask(tasks, fill_prompt(prompt, max_facts=str(options.max_facts)), replies, config)
-        if len(failures) > config.max_failure_rate * len(tasks):
-            raise ValueError(
-                f"{len(failures)} of {len(tasks)} rows have no reply, more than max_failure_rate "
-                f"{config.max_failure_rate:g}; one is {next(iter(failures.values()))}. Nothing is lost: mend that and "
-                "start the same command again, or raise the reasoner's max_failure_rate."
-            )
+        asking.check_failures(failures, len(tasks), config)
         annotated, report = add_facts(dataset, tasks, facts, failures, conversion, options.max_facts)
-        place = _save(annotated, options.output)
+        place = asking.save_rows(annotated, options.output)
         reasonings = {task.row_id: task.reasoning for task in tasks}
         sample = write_sample(
             annotated, reasonings, options.output, options.audit_size, options.seed, options.overwrite
@@ -94,43 +83,8 @@ def _annotate(options: argparse.Namespace) -> str:
 
 
 def read_reasoner(text: str) -> ReasonerConfig:
-    """The reasoner that an option names: a JSON object, or the path of a JSON or YAML file that holds one.
-
-    Raises:
-        ValueError: there is none, or its settings can't work for this.
-    """
-    config = ReasonerConfig.from_mapping(_read_mapping(text, "--reasoner"))
-    if config.response_schema is not None or config.n != 1:
-        raise ValueError(
-            "The reasoner has a response_schema or n above 1, but each row is asked for one list of facts: leave both "
-            "out."
-        )
-    return replace(config, response_schema=SCHEMA)
-
-
-def _read_mapping(text: str, option: str) -> dict[str, Any]:
-    """A JSON object, or the path of a JSON or YAML file that holds one."""
-    import yaml
-
-    try:
-        value = yaml.safe_load(text if text.lstrip().startswith("{") else Path(text).read_text(encoding="utf-8"))
-    except (yaml.YAMLError, OSError, UnicodeDecodeError) as error:
-        raise ValueError(
-            f"{option} {text!r:.80} can't be read ({error}): give a JSON object, or the path of a JSON or YAML file."
-        ) from error
-    if not isinstance(value, dict):
-        raise ValueError(f"{option} {text!r:.80} holds {value!r:.60}: give an object such as {{kind: endpoint}}.")
-    return value
-
-
-def _save(dataset: Dataset, folder: Path) -> Path:
-    """Write the rows beside those of an earlier run, and only then replace them."""
-    place, draft = folder / "rows", folder / ".rows.tmp"
-    shutil.rmtree(draft, ignore_errors=True)
-    dataset.save_to_disk(str(draft))
-    shutil.rmtree(place, ignore_errors=True)
-    os.replace(draft, place)
-    return place
+    """The reasoner that an option names, asked for a list of facts."""
+    return asking.read_reasoner(text, SCHEMA)
 
 
 def _build_parser() -> argparse.ArgumentParser:

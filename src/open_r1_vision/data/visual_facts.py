@@ -4,37 +4,25 @@
 Perception-R1 (arXiv 2506.07218) made its facts so, with a step that it did not publish. :mod:`annotate` runs this.
 """
 
-import hashlib
-import json
-from collections import deque
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from itertools import islice
 from typing import Any
 
 from datasets import Dataset, Features, List, Value, concatenate_datasets
-from tqdm import tqdm
 
+from open_r1_vision.data.asking import ask_rows, list_schema
 from open_r1_vision.data.checks import check_columns
 from open_r1_vision.data.conversion import Conversion, image_fault
 from open_r1_vision.data.images import ImageLimits
 from open_r1_vision.data.replies import ReplyFile
 from open_r1_vision.data.rows import IMAGE_MARKER, count_images
-from open_r1_vision.reasoners import Failure, Outcome, Reasoner, ReasonerConfig, build_reasoner
+from open_r1_vision.reasoners import ReasonerConfig
 from open_r1_vision.reasoners.fencing import fence, harmless
-from open_r1_vision.reasoners.interface import clean_text
 from open_r1_vision.rewards.answers import extract_answer, score_answer
 from open_r1_vision.rewards.facts import facts_to_state
 
 #: What a reply must be.
-SCHEMA = {
-    "type": "object",
-    "properties": {"facts": {"type": "array", "items": {"type": "string"}}},
-    "required": ["facts"],
-    "additionalProperties": False,
-}
-#: Failures in a row after which it is the reasoner, not the rows.
-_HOPELESS = 32
+SCHEMA = list_schema("facts")
 
 
 @dataclass(frozen=True)
@@ -111,30 +99,9 @@ def extraction_chat(problem: str, reasoning: str, system_prompt: str) -> list[di
 def ask(
     tasks: Sequence[Task], system_prompt: str, replies: ReplyFile, config: ReasonerConfig
 ) -> tuple[dict[str, list[str]], dict[str, str]]:
-    """Facts as the reasoner lists them, and why there are none, by row id.
-
-    Only rows without facts in `replies` are asked for, and the reasoner is not even made where there are none.
-
-    Raises:
-        ValueError: the reasoner can't be made, or does not reply to row after row.
-    """
+    """Facts as the reasoner lists them, and why there are none, by row id; see :func:`asking.ask_rows`."""
     chats = {task.row_id: extraction_chat(task.problem, task.reasoning, system_prompt) for task in tasks}
-    keys = {row_id: _digest(chat) for row_id, chat in chats.items()}
-
-    def held(row_id: str) -> dict[str, Any]:
-        record = replies.records.get(row_id, {})
-        return record if record.get("key") == keys[row_id] else {}
-
-    missing = [task.row_id for task in tasks if "facts" not in held(task.row_id)]
-    if missing:
-        reasoner = build_reasoner(config)
-        try:
-            _ask_missing(missing, chats, keys, replies, reasoner)
-        finally:
-            reasoner.close()
-    records = {task.row_id: held(task.row_id) for task in tasks}
-    facts = {row_id: record["facts"] for row_id, record in records.items() if "facts" in record}
-    return facts, {row_id: record["failure"] for row_id, record in records.items() if "facts" not in record}
+    return ask_rows(chats, "facts", replies, config, "Listing facts")
 
 
 def add_facts(
@@ -199,57 +166,3 @@ def _as_text(value: Any) -> str:
     if isinstance(value, list):
         return "\n".join(str(item) for item in value).strip()
     return "" if value is None else str(value).strip()
-
-
-def _digest(chat: list[dict[str, str]]) -> str:
-    return hashlib.blake2b(json.dumps(chat).encode(), digest_size=12).hexdigest()
-
-
-def _ask_missing(
-    row_ids: Sequence[str],
-    chats: Mapping[str, list[dict[str, str]]],
-    keys: Mapping[str, str],
-    replies: ReplyFile,
-    reasoner: Reasoner,
-) -> None:
-    num_failed = 0
-    with tqdm(desc="Listing facts", total=len(row_ids), disable=None) as bar:
-        for batch, outcomes in _outcomes(row_ids, chats, reasoner):
-            replies.append(
-                _record(row_id, keys[row_id], outcome) for row_id, outcome in zip(batch, outcomes, strict=True)
-            )
-            bar.update(len(batch))
-            for outcome in outcomes:
-                num_failed = num_failed + 1 if isinstance(outcome, Failure) else 0
-                if num_failed >= _HOPELESS:
-                    raise ValueError(
-                        f"The reasoner failed {num_failed} times in a row, the last time with {outcome}. Nothing is "
-                        "lost: mend it, and start the same command again."
-                    )
-
-
-def _outcomes(
-    row_ids: Sequence[str], chats: Mapping[str, list[dict[str, str]]], reasoner: Reasoner
-) -> Iterator[tuple[list[str], list[Outcome]]]:
-    """Batches of rows with their outcomes; while one is waited for, the next is on its way."""
-    config = reasoner.config
-    size = config.concurrency if config.kind == "endpoint" else config.batch_size
-    waiting: deque = deque()
-    rest = iter(row_ids)
-    while True:
-        batch = list(islice(rest, size))
-        if batch:
-            tags = [{"id": row_id} for row_id in batch]
-            waiting.append((batch, reasoner.submit([chats[row_id] for row_id in batch], tags=tags)))
-        if not waiting:
-            return
-        if not batch or len(waiting) > 1:
-            done, pending = waiting.popleft()
-            yield done, [outcomes[0] for outcomes in pending.result()]
-
-
-def _record(row_id: str, key: str, outcome: Outcome) -> dict[str, Any]:
-    if isinstance(outcome, Failure):
-        return {"id": row_id, "key": key, "failure": clean_text(str(outcome)), "reply": outcome.reply}
-    # JSON can spell half a character, which no file can hold
-    return {"id": row_id, "key": key, "facts": [clean_text(fact) for fact in outcome.verdict["facts"]]}
