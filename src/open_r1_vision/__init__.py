@@ -10,6 +10,8 @@ if TYPE_CHECKING:
     from open_r1_vision.trainers import (
         CaptionGRPOConfig,
         CaptionGRPOTrainer,
+        FilteredGRPOConfig,
+        FilteredGRPOTrainer,
         HintCaptionGRPOConfig,
         HintCaptionGRPOTrainer,
         HintGRPOConfig,
@@ -22,6 +24,8 @@ __version__ = "0.1.0"
 __all__ = [
     "CaptionGRPOConfig",
     "CaptionGRPOTrainer",
+    "FilteredGRPOConfig",
+    "FilteredGRPOTrainer",
     "HintCaptionGRPOConfig",
     "HintCaptionGRPOTrainer",
     "HintGRPOConfig",

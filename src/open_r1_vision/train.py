@@ -185,10 +185,10 @@ def build_trainer(
         "dtype": model_args.dtype,
         **(training_args.model_init_kwargs or {}),
     }
-    # the gate of hints looks for answers where the rewards do
-    hint_gate = getattr(training_args, "hint_gate", None)
+    # a gate, of hints or of the filter, looks for answers where the rewards do
+    path = getattr(training_args, "hint_gate", None) or getattr(training_args, "filter_gate", None)
     defaults = {"answer_form": answer_form} if answer_form else {}
-    gate = {"gate": load_rewards([hint_gate], None, rows.column_names, defaults)[0]} if hint_gate else {}
+    gate = {"gate": load_rewards([path], None, rows.column_names, defaults)[0]} if path else {}
     return trainer_class(
         model=model,
         reward_funcs=rewards,

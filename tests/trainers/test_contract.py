@@ -15,9 +15,10 @@ from trl.generation.vllm_generation import VLLMGeneration
 from trl.trainer import grpo_trainer
 from trl.trainer.utils import RepeatSampler
 
-from open_r1_vision.trainers import CaptionGRPOTrainer, HintGRPOTrainer, VisionGRPOTrainer
+from open_r1_vision.trainers import CaptionGRPOTrainer, FilteredGRPOTrainer, HintGRPOTrainer, VisionGRPOTrainer
 from open_r1_vision.trainers import base as base_module
 from open_r1_vision.trainers import caption as caption_module
+from open_r1_vision.trainers import filtered as filtered_module
 from open_r1_vision.trainers import hint as hint_module
 from open_r1_vision.trainers import whole_checkpoints as checkpoints_module
 from open_r1_vision.trainers.whole_checkpoints import WholeCheckpoints
@@ -89,6 +90,7 @@ TRAINERS = [
     (WholeCheckpoints, GRPOTrainer, checkpoints_module),
     (VisionGRPOTrainer, GRPOTrainer, base_module),
     (CaptionGRPOTrainer, VisionGRPOTrainer, caption_module),
+    (FilteredGRPOTrainer, VisionGRPOTrainer, filtered_module),
     (HintGRPOTrainer, VisionGRPOTrainer, hint_module),
 ]
 MOVED = f"TRL {trl.__version__} moved what open_r1_vision builds on: "
@@ -159,6 +161,16 @@ def test_outputs_of_generate():
     statement = [node for node in ast.walk(methods_of(GRPOTrainer)["_generate"]) if isinstance(node, ast.Return)][-1]
     names = [element.id for element in statement.value.elts]
     assert names[-2:] == ["images", "tool_images"], f"{MOVED}_generate returns {names}"
+
+
+def test_lists_that_the_filter_writes_to():
+    """Fresh prompts take their places in lists that TRL goes on with."""
+    caller = ast.unparse(methods_of(GRPOTrainer)["_generate_and_score_completions"])
+    after = caller.partition("self._generate(prompts)")[2]
+    assert "zip(prompts, per_prompt_tools" in after, f"{MOVED}the prompts are not used after _generate"
+    assert "self._calculate_rewards(inputs, prompts, completions" in after, f"{MOVED}rewards get other rows"
+    generate = ast.unparse(methods_of(GRPOTrainer)["_generate"])
+    assert "self._generate_single_turn(prompt_ids, images, multimodal_fields" in generate, f"{MOVED}what is generated"
 
 
 def test_the_lists_above_are_complete():

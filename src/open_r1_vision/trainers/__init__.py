@@ -9,11 +9,14 @@ from open_r1_vision.trainers.config import (
     HintGRPOConfig,
     VisionGRPOConfig,
 )
+from open_r1_vision.trainers.filtered import FilteredGRPOConfig, FilteredGRPOTrainer
 from open_r1_vision.trainers.hint import HintCaptionGRPOTrainer, HintGRPOTrainer
 
 __all__ = [
     "CaptionGRPOConfig",
     "CaptionGRPOTrainer",
+    "FilteredGRPOConfig",
+    "FilteredGRPOTrainer",
     "HintCaptionGRPOConfig",
     "HintCaptionGRPOTrainer",
     "HintGRPOConfig",
