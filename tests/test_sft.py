@@ -14,6 +14,7 @@ from processes import run_command
 from safetensors.torch import load_file
 from tiny_models import image
 from transformers import AutoModelForImageTextToText
+from trl.trainer.sft_trainer import DataCollatorForVisionLanguageModeling
 
 from open_r1_vision import sft
 from open_r1_vision.arguments import read_recipe
@@ -93,6 +94,28 @@ def test_the_loss_is_on_the_completion_alone(recipe, as_messages):
         tokenizer.decode(row[mask == 1]) for row, mask in zip(batch["input_ids"], batch["attention_mask"], strict=True)
     ]
     assert "How many of 0?" in read[0] and read[0].count("<|image_pad|>") == 4 and "<|image_pad|>" not in read[1]
+
+
+def test_an_image_is_never_cut(recipe, tiny_model):
+    def collate(max_length):
+        path = recipe(max_length=max_length, dataset_options={"texts": [1]}, overwrite_output=True)
+        trainer = sft.prepare(read_recipe(["--config", path])).trainer
+        return trainer.data_collator([trainer.train_dataset[0], trainer.train_dataset[1]]), trainer
+
+    whole, trainer = collate(None)
+    length = whole["input_ids"].shape[1]
+    cut, _ = collate(length - 3)
+    stock = DataCollatorForVisionLanguageModeling(
+        trainer.processing_class, max_length=length - 3, completion_only_loss=True
+    )([trainer.train_dataset[0], trainer.train_dataset[1]])
+    assert cut.keys() == stock.keys() == whole.keys()
+    assert all(torch.equal(cut[name], stock[name]) for name in cut)
+    last_image = (whole["input_ids"][0] == trainer.model.config.image_token_id).nonzero().max().item()
+    collate(last_image + 2)
+    with pytest.raises(
+        ValueError, match=rf"The lesson '0' has {length} tokens, and max_length {last_image} would cut"
+    ):
+        collate(last_image)
 
 
 def test_frozen_parts_keep_their_weights(recipe, tiny_model, capsys):
