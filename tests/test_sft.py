@@ -113,7 +113,7 @@ def test_an_image_is_never_cut(recipe, tiny_model):
     last_image = (whole["input_ids"][0] == trainer.model.config.image_token_id).nonzero().max().item()
     collate(last_image + 2)
     with pytest.raises(
-        ValueError, match=rf"The lesson '0' has {length} tokens, and max_length {last_image} would cut"
+        ValueError, match=rf"The lesson '0' has {length} tokens, and max_length {last_image} would cut off"
     ):
         collate(last_image)
 
@@ -225,6 +225,22 @@ def test_a_run_that_was_killed_while_it_saved_ends_with_the_same_weights(recipe,
     assert not changed(whole, resumed)
     logs = [json.loads((folder / "results.json").read_text())["loss"] for folder in (run, tmp_path / "whole")]
     assert logs[0] == logs[1] and list(logs[0]) == ["1", "2", "3", "4", "5"]
+
+
+@pytest.mark.slow
+def test_two_processes_resume(recipe, tmp_path):
+    """Lessons without an image beside others, and optimizers that torch.load could not place on cpu:0."""
+    saving = {"save_strategy": "steps", "save_steps": 2, "per_device_train_batch_size": 2}
+    path = recipe(**saving, dataset_options={"texts": [1, 2, 3, 7]}, freeze_vision_tower=True, freeze_projector=True)
+    launch = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2", "-m", "open_r1_vision.sft"]
+    run, losses = tmp_path / "run", []
+    for _ in range(2):
+        outcome = run_command([*launch, "--config", path], timeout=180)
+        assert outcome.code == 0, outcome.log
+        losses.append(json.loads((run / "results.json").read_text())["loss"])
+        mark_incomplete(run / "checkpoint-4")
+        (run / "results.json").unlink()
+    assert losses[0] == losses[1] and "Resuming from" in outcome.log
 
 
 def test_a_finished_run_is_left_alone_and_another_is_refused(recipe, tmp_path, capsys, monkeypatch):

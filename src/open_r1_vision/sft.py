@@ -10,13 +10,14 @@ trained, and `final` holds the model with the adapter merged into it. A run that
 whole checkpoint when the same command is given again, and a finished one is left as it is.
 """
 
+import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from open_r1_vision.arguments import Recipe, WarmUpArguments, parse_recipe, print_help, read_recipe
-from open_r1_vision.distributed import finish, is_main_process, num_processes
+from open_r1_vision.distributed import boot_deepspeed_on_cpu, finish, is_main_process, num_processes
 from open_r1_vision.train import Job, refuse, say
 
 #: Keys that recipes share with the training, and that a warm-up does not read.
@@ -42,10 +43,8 @@ def prepare(recipe: Recipe) -> Job:
 
     settings = recipe.as_plain()
     if not torch.cuda.is_available():
-        for key, value in {"use_cpu": True, "bf16": False, "dataloader_pin_memory": False}.items():
+        for key, value in _prepare_for_cpu(settings).items():
             recipe.settings.setdefault(key, value)
-        if num_processes() > 1:
-            recipe.settings.setdefault("ddp_backend", "gloo")
     data_args, training_args, model_args = parse_recipe(recipe, (WarmUpArguments, SFTConfig, ModelConfig))
     job = Job(Path(training_args.output_dir), {**settings, "num_processes": training_args.world_size})
     with training_args.main_process_first(desc="opening the output folder"):
@@ -173,6 +172,19 @@ def save_final(trainer: Any, model: str, final: Path) -> None:
             PeftModel.from_pretrained(base, str(adapter)).merge_and_unload().save_pretrained(str(final))
         save_processor(trainer.processing_class, model, str(final))
     trainer.accelerator.wait_for_everyone()
+
+
+def _prepare_for_cpu(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """What a machine without a GPU needs, as VisionGRPOConfig has it."""
+    needed: dict[str, Any] = {"use_cpu": True, "bf16": False, "dataloader_pin_memory": False}
+    if settings.get("deepspeed"):
+        boot_deepspeed_on_cpu(int(settings.get("ddp_timeout", 1800)))
+        needed["accelerator_config"] = {"use_configured_state": True}
+    elif num_processes() > 1:
+        needed["ddp_backend"] = "gloo"
+        # accelerate would choose cpu:0, to which torch.load can't move the optimizer's state on a resume
+        os.environ["ACCELERATE_TORCH_DEVICE"] = "cpu"
+    return needed
 
 
 def run_command_line() -> None:

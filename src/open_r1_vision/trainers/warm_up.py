@@ -61,8 +61,8 @@ class CuttingCollator:
             index = cut.index(True)
             length = int(batch["attention_mask"][index].sum())
             raise ValueError(
-                f"The lesson {ids[index]!r} has {length} tokens, and max_length {self.max_length} would cut off a part "
-                "of an image. Set max_length to more (null for no limit), or max_pixels to less."
+                f"The lesson {ids[index]!r} has {length} tokens, and max_length {self.max_length} would cut off a "
+                "part of an image. Set max_length to more (null for no limit), or max_pixels to less."
             )
         for name, value in batch.items():
             if isinstance(value, torch.Tensor) and value.shape == size_BL:
