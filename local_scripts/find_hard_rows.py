@@ -3,26 +3,19 @@
 
 python local_scripts/find_hard_rows.py     about four minutes on two cores
 
-Writes the list that `open_r1_vision.starter.hard` reads; run it after local_scripts/ship_starter.py.
+Writes the list that `open_r1_vision.starter.hard` reads; run it after local_scripts/ship_starter.py. The shipped list
+was drawn before samples had random numbers of their own: a new one differs in rows that are right now and then.
 """
 
 import argparse
 import hashlib
 import json
+import tempfile
 from collections.abc import Sequence
 from importlib import resources
 from pathlib import Path
 
-import torch
-from tqdm import trange
-from transformers import AutoModelForImageTextToText
-from trl.data_utils import prepare_multimodal_messages
-
-from open_r1_vision.data.rows import add_prompts
-from open_r1_vision.generation import encode_chats
-from open_r1_vision.models import load_processor
-from open_r1_vision.prompts import load_prompt
-from open_r1_vision.rewards.answers import extract_answer, score_answer
+from open_r1_vision import sample, split
 from open_r1_vision.starter import digits, hard, model
 
 
@@ -37,35 +30,29 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--target", type=Path, default=target, help="file to write, replaced if it exists")
     args = parser.parse_args(argv)
 
-    folder = model.policy()
-    processor = load_processor(folder)
-    policy = AutoModelForImageTextToText.from_pretrained(folder, dtype=torch.float32).eval()
-    rows = add_prompts(digits.rows("train", args.tried), load_prompt("starter"))
-    torch.manual_seed(0)
-    indices = []
-    for start in trange(0, args.tried, args.batch_size, desc="sampling"):
-        batch = [rows[index] for index in range(start, min(start + args.batch_size, args.tried))]
-        inputs = encode_chats(
-            processor, [prepare_multimodal_messages(row["prompt"], images=row["images"]) for row in batch], "cpu"
-        )
-        with torch.inference_mode():
-            ids = policy.generate(
-                **inputs,
-                max_new_tokens=60,
-                do_sample=True,
-                temperature=args.temperature,
-                top_k=0,
-                num_return_sequences=args.samples,
-                suppress_tokens=[policy.config.image_token_id, policy.config.video_token_id],
-            )
-        texts = processor.tokenizer.batch_decode(ids[:, inputs["input_ids"].shape[1] :], skip_special_tokens=True)
-        for number, row in enumerate(batch):
-            answers = [extract_answer(text) for text in texts[number * args.samples : (number + 1) * args.samples]]
-            if not any(score_answer(answer, row["solution"], row["problem_type"]) for answer in answers):
-                indices.append(start + number)
-    weights = hashlib.sha256((Path(folder) / "model.safetensors").read_bytes()).hexdigest()
-    found = {"weights": weights, "tried": args.tried, "samples": args.samples, "temperature": args.temperature}
-    args.target.write_text(json.dumps({**found, "indices": indices}) + "\n", encoding="utf-8")
+    with tempfile.TemporaryDirectory() as folder:
+        settings = {
+            "model_name_or_path": "open_r1_vision.starter.model.policy",
+            "dataset": "open_r1_vision.starter.digits.rows",
+            "dataset_options": json.dumps({"count": args.tried}),
+            "system_prompt": "starter",
+            "num_generations": args.samples,
+            "temperature": args.temperature,
+            "top_p": 1.0,
+            "max_completion_length": 60,
+            "rows_per_batch": args.batch_size,
+            "seed": 0,
+            "output_dir": folder,
+        }
+        code = sample.main([word for key, value in settings.items() for word in (f"--{key}", str(value))])
+        if code:
+            raise SystemExit(code)
+        found = split.split_samples(split.SplitArguments(samples=folder, output_dir=f"{folder}/splits"))
+    wrong = set(found["splits"]["hard"])
+    indices = [index for index, row_id in enumerate(digits.rows("train", args.tried)["id"]) if row_id in wrong]
+    weights = hashlib.sha256((Path(model.policy()) / "model.safetensors").read_bytes()).hexdigest()
+    about = {"weights": weights, "tried": args.tried, "samples": args.samples, "temperature": args.temperature}
+    args.target.write_text(json.dumps({**about, "indices": indices}) + "\n", encoding="utf-8")
     print(f"{args.target}: {len(indices)} of {args.tried} rows are wrong in all of {args.samples} samples")
 
 
