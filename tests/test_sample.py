@@ -213,3 +213,14 @@ def test_several_processes_sample_the_same(recipe, tmp_path):
     assert not family(mark)
     assert out.decode().count("samples  30") == 1
     assert (tmp_path / "samples" / "samples.jsonl").read_bytes() == (tmp_path / "alone" / "samples.jsonl").read_bytes()
+
+
+@pytest.mark.slow
+def test_a_refusal_is_said_once_by_several_processes(recipe, tmp_path):
+    assert main(recipe()) == 0
+    process, mark = start(recipe(temperature=1.0), 2)
+    out, _ = process.communicate(timeout=120)
+    assert process.returncode != 0
+    assert out.decode().count("\nerror: ") + out.decode().startswith("error: ") == 1
+    assert "open_r1_vision/sample.py" not in out.decode()  # no traceback of ours
+    assert not family(mark)

@@ -5,13 +5,14 @@ import base64
 import json
 import sys
 from io import BytesIO
+from pathlib import Path
 from types import ModuleType, SimpleNamespace
 
 import pytest
 from PIL import Image
 from tiny_models import END, IDS, VISION_IDS, image
 
-sys.path.insert(0, str(__import__("pathlib").Path(__file__).parents[1] / "reasoners"))
+sys.path.insert(0, str(Path(__file__).parents[1] / "reasoners"))
 from scripted_server import ScriptedServer, fault, reply  # noqa: E402
 
 from open_r1_vision.sample import main  # noqa: E402

@@ -2,7 +2,6 @@
 """Groups without signal give way to fresh prompts: in tokens, images, rewards and logs alike."""
 
 import json
-import sys
 from pathlib import Path
 
 import pyarrow.parquet
@@ -12,8 +11,6 @@ from tiny_models import IDS, make_trainer, options, recording, rows, step_logs
 from trl import GRPOTrainer
 
 from open_r1_vision.trainers import FilteredGRPOConfig, FilteredGRPOTrainer, VisionGRPOTrainer
-
-sys.path.insert(0, str(Path(__file__).parent))
 
 IMAGE = IDS["<|image_pad|>"]
 

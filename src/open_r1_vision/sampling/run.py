@@ -97,16 +97,21 @@ def sample_rows(
     if model is not None:
         processor = load_processor(model, options.min_pixels, options.max_pixels, options.model_revision)
     folder = SampleFolder(options.output_dir)
-    plan: list[Any] = [None]
     torn: list[str] = []
+    plan: list[Any] = [None]
     if is_main_process():
-        settings = {**options.deciding(), **row_settings(rows), "weights": fingerprint(model)}
-        torn = folder.open(settings, options.overwrite_output)
-        for name in torn:
-            say(f"{name}: dropped a torn last line; what it held is sampled again.")
-        plan = [_open_batches(folder, ids, options)]
+        try:
+            settings = {**options.deciding(), **row_settings(rows), "weights": fingerprint(model)}
+            torn = folder.open(settings, options.overwrite_output)
+            plan = [_open_batches(folder, ids, options)]
+        except ValueError as error:
+            plan = [error]  # for the others to end too
     if num_processes() > 1:
         dist.broadcast_object_list(plan)
+    if isinstance(plan[0], ValueError):
+        raise plan[0]
+    for name in torn:
+        say(f"{name}: dropped a torn last line; what it held is sampled again.")
     batches: list[tuple[list[int], list[tuple[str, int]]]] = plan[0]
     folder.join(rank())
     if mine := batches[rank() :: num_processes()]:
