@@ -10,7 +10,7 @@ import pytest
 import torch
 import yaml
 from lessons import rows
-from processes import run_command
+from processes import run_command, write_deepspeed
 from safetensors.torch import load_file
 from tiny_models import image
 from transformers import AutoModelForImageTextToText
@@ -241,6 +241,21 @@ def test_two_processes_resume(recipe, tmp_path):
         mark_incomplete(run / "checkpoint-4")
         (run / "results.json").unlink()
     assert losses[0] == losses[1] and "Resuming from" in outcome.log
+
+
+@pytest.mark.slow
+def test_lessons_without_images_beside_others_under_zero_3(recipe, tmp_path):
+    """A process that leaves the vision tower out would leave the others waiting, until they give up."""
+    settings = {"deepspeed": write_deepspeed(tmp_path, 3), "dataset_options": {"count": 24, "texts": list(range(18))}}
+    path = recipe(**settings, per_device_train_batch_size=2, ddp_timeout=30)
+    launch = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2", "-m", "open_r1_vision.sft"]
+    outcome = run_command([*launch, "--config", path], timeout=180)
+    assert outcome.code == 0, outcome.log
+    sharded = json.loads((tmp_path / "run" / "results.json").read_text())["loss"]
+    alone = recipe(**{**settings, "deepspeed": None}, output_dir=str(tmp_path / "alone"))
+    sft.main(["--config", alone])
+    whole = json.loads((tmp_path / "alone" / "results.json").read_text())["loss"]
+    assert list(sharded.values()) == pytest.approx(list(whole.values()), abs=2e-3)
 
 
 def test_a_finished_run_is_left_alone_and_another_is_refused(recipe, tmp_path, capsys, monkeypatch):

@@ -20,7 +20,9 @@ from open_r1_vision.trainers import base as base_module
 from open_r1_vision.trainers import caption as caption_module
 from open_r1_vision.trainers import filtered as filtered_module
 from open_r1_vision.trainers import hint as hint_module
+from open_r1_vision.trainers import missing_images as missing_images_module
 from open_r1_vision.trainers import whole_checkpoints as checkpoints_module
+from open_r1_vision.trainers.missing_images import MissingImages
 from open_r1_vision.trainers.whole_checkpoints import WholeCheckpoints
 
 #: Methods that we override or call, with their parameters.
@@ -88,6 +90,7 @@ VLLM_ATTRIBUTES = {
 }
 TRAINERS = [
     (WholeCheckpoints, GRPOTrainer, checkpoints_module),
+    (MissingImages, GRPOTrainer, missing_images_module),
     (VisionGRPOTrainer, GRPOTrainer, base_module),
     (CaptionGRPOTrainer, VisionGRPOTrainer, caption_module),
     (FilteredGRPOTrainer, VisionGRPOTrainer, filtered_module),

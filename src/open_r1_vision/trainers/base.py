@@ -8,9 +8,8 @@ from typing import Any, ClassVar
 
 import torch
 from accelerate.utils import gather_object
-from PIL import Image
 from torch import nn
-from transformers import PreTrainedModel, ProcessorMixin
+from transformers import PreTrainedModel
 from trl import GRPOTrainer
 
 from open_r1_vision.models import collapse_runs, load_processor, vision_token_ids
@@ -23,6 +22,7 @@ from open_r1_vision.trainers.callbacks import KLScheduleCallback, RequireDeepSpe
 from open_r1_vision.trainers.config import VisionGRPOConfig, read_reasoner
 from open_r1_vision.trainers.consulting import Consultation, Findings, Verdicts, setting
 from open_r1_vision.trainers.judging import FactJudging
+from open_r1_vision.trainers.missing_images import MissingImages
 from open_r1_vision.trainers.sampling import EpochSampler
 from open_r1_vision.trainers.timing import StepTimer
 from open_r1_vision.trainers.whole_checkpoints import WholeCheckpoints
@@ -30,7 +30,7 @@ from open_r1_vision.trainers.whole_checkpoints import WholeCheckpoints
 _IMAGE_TRACKERS = {"wandb", "trackio"}
 
 
-class VisionGRPOTrainer(WholeCheckpoints, GRPOTrainer):
+class VisionGRPOTrainer(WholeCheckpoints, MissingImages, GRPOTrainer):
     """GRPO (arXiv 2402.03300) for vision-language models.
 
     Takes the arguments of `trl.GRPOTrainer`. Rows may hold any number of images, none included, in `images` (or one in
@@ -105,8 +105,8 @@ class VisionGRPOTrainer(WholeCheckpoints, GRPOTrainer):
             self._stop_at(args.stop_token)
         for policy in (self.model, self.ref_model):
             if policy is not None:
-                self._accept_batches_without_images(self.accelerator.unwrap_model(policy))
-        self._drop_unused_weight_renames()
+                self.accept_batches_without_images(self.accelerator.unwrap_model(policy))
+        self.drop_unused_weight_renames()
         #: Text models that are consulted about completions.
         self.verdicts = Verdicts(self.reward_funcs)
         judge_block = read_reasoner("fact_judge", args.fact_judge)
@@ -336,54 +336,6 @@ class VisionGRPOTrainer(WholeCheckpoints, GRPOTrainer):
             self.generation_config.eos_token_id = self.eos_token_ids
             self.generation_kwargs["eos_token_id"] = self.eos_token_ids
 
-    def _accept_batches_without_images(self, model: Any) -> None:
-        """Let forward passes without images leave the vision tower out, or, under ZeRO, run it for nothing.
-
-        ZeRO gathers and reduces parameters module by module, so a process that skips the vision tower leaves the
-        others waiting. There an empty image goes through it, after the embedding as in a real pass, with weight 0.
-        """
-        needs_vision_tower = False
-
-        def drop_empty_images(module: nn.Module, args: tuple, kwargs: dict) -> tuple[tuple, dict]:
-            nonlocal needs_vision_tower
-            pixel_values = kwargs.get("pixel_values")
-            has_images = pixel_values is not None and len(pixel_values) > 0
-            # only passes over labelled sequences run on every process in step
-            needs_vision_tower = self.is_deepspeed_enabled and not has_images and "labels" in kwargs
-            if pixel_values is not None and not has_images:
-                kwargs = {
-                    name: value for name, value in kwargs.items() if name not in ("pixel_values", "image_grid_thw")
-                }
-            return args, kwargs
-
-        def add_nothing(module: nn.Module, args: tuple, kwargs: dict) -> tuple[tuple, dict]:
-            nonlocal needs_vision_tower
-            if needs_vision_tower:
-                needs_vision_tower = False
-                embeddings = kwargs["inputs_embeds"]
-                features = dict(model.get_image_features(**self._empty_image()))
-                features.pop("last_hidden_state", None)  # a real pass doesn't use it
-                nothing = 0.0 * _sum_tensors(features)
-                kwargs = {**kwargs, "inputs_embeds": embeddings + nothing.to(embeddings.dtype)}
-            return args, kwargs
-
-        if isinstance(self.processing_class, ProcessorMixin):
-            model.register_forward_pre_hook(drop_empty_images, with_kwargs=True)
-            # between embedding and decoder, and before any hook of DeepSpeed's on the decoder: ZeRO-3 needs the
-            # modules in one order on every process, on the way back too
-            model.get_decoder().register_forward_pre_hook(add_nothing, with_kwargs=True, prepend=True)
-
-    def _empty_image(self) -> dict[str, torch.Tensor]:
-        inputs = self.processing_class.image_processor(images=[Image.new("RGB", (56, 56))], return_tensors="pt")
-        return {name: value.to(self.accelerator.device) for name, value in inputs.items()}
-
-    def _drop_unused_weight_renames(self) -> None:
-        """Keep a checkpoint's own parameter names: under ZeRO-3 transformers notes renames that it never applied."""
-        model = self.accelerator.unwrap_model(self.model)
-        renames = getattr(model, "_weight_conversions", None)
-        if self.is_deepspeed_enabled and renames:
-            model._weight_conversions = [rename for rename in renames if rename.was_used()]
-
 
 def _checked(rewards: Any) -> list | None:
     """Guard reward functions; reward models, their names and no reward at all are TRL's business."""
@@ -398,11 +350,3 @@ def _with_image_list(row: dict[str, Any]) -> dict[str, Any]:
     image = row.get("image")
     images = row["images"] if row.get("images") is not None else [] if image is None else [image]
     return {**row, "images": images}
-
-
-def _sum_tensors(value: Any) -> torch.Tensor:
-    """The sum over every tensor in a model output, so that each of them is used."""
-    if isinstance(value, torch.Tensor):
-        return value.sum()
-    parts = value.values() if isinstance(value, dict) else value
-    return torch.stack([_sum_tensors(part) for part in parts if part is not None]).sum()

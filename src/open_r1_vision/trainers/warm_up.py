@@ -10,15 +10,16 @@ from trl import SFTTrainer
 from trl.trainer.sft_trainer import DataCollatorForVisionLanguageModeling
 
 from open_r1_vision.models import vision_token_ids
+from open_r1_vision.trainers.missing_images import MissingImages
 from open_r1_vision.trainers.whole_checkpoints import WholeCheckpoints
 
 
-class WarmUpTrainer(WholeCheckpoints, SFTTrainer):
+class WarmUpTrainer(WholeCheckpoints, MissingImages, SFTTrainer):
     """Supervised learning of completions.
 
-    Takes the arguments of `trl.SFTTrainer`, and differs in two points: its checkpoints, see WholeCheckpoints; and a
-    lesson of which `max_length` would cut off a part of an image stops the run with its id, where the model would
-    only say that tokens and features don't match.
+    Takes the arguments of `trl.SFTTrainer`, and differs in these points: its checkpoints, see WholeCheckpoints;
+    lessons without images beside others under DeepSpeed ZeRO, see MissingImages; and a lesson of which `max_length`
+    would cut off a part of an image stops the run with its id, where TRL does not say which it is.
     """
 
     _tag_names = ["trl", "sft", "open_r1_vision"]
@@ -26,7 +27,10 @@ class WarmUpTrainer(WholeCheckpoints, SFTTrainer):
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         collator: Any = self.data_collator
-        model: Any = self.model
+        model: Any = self.accelerator.unwrap_model(self.model)
+        if self.is_deepspeed_enabled:
+            self.accept_batches_without_images(model)
+        self.drop_unused_weight_renames()
         if isinstance(collator, DataCollatorForVisionLanguageModeling) and collator.max_length is not None:
             self.data_collator = CuttingCollator(collator, vision_token_ids(model.config))
 

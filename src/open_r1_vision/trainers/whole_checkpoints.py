@@ -24,6 +24,8 @@ class WholeCheckpoints(Base):
 
     Overrides `_save_checkpoint`, `_load_from_checkpoint` and `_load_best_model`; each calls the trainer's, the last
     two only where it loads every weight.
+
+    A trainer calls `drop_unused_weight_renames` once its model is loaded.
     """
 
     def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
@@ -55,3 +57,10 @@ class WholeCheckpoints(Base):
             super()._load_best_model()
         else:
             self._load_from_checkpoint(str(self.state.best_model_checkpoint))
+
+    def drop_unused_weight_renames(self) -> None:
+        """Keep a checkpoint's own parameter names: under ZeRO-3 transformers notes renames that it never applied."""
+        model: Any = self.accelerator.unwrap_model(self.model)
+        renames = getattr(model, "_weight_conversions", None)
+        if self.is_deepspeed_enabled and renames:
+            model._weight_conversions = [rename for rename in renames if rename.was_used()]
