@@ -9,6 +9,8 @@ from open_r1_vision.importing import import_callable, is_dotted_path
 
 #: Where a stage's rows come from.
 _DATA_KEYS = ("dataset", "dataset_split", "dataset_options")
+#: What names the folder of another stage that has them.
+_SOURCE_KEYS = (*_DATA_KEYS, "samples")
 
 
 def find_faults(curriculum: Curriculum, stage: Stage) -> list[str]:
@@ -78,7 +80,7 @@ def _with_source(curriculum: Curriculum, stage: Stage) -> dict[str, Any]:
     """The stage's settings, with the rows that an earlier stage samples in place of splits of them."""
     for name in stage.needs:
         other = curriculum.stage(name)
-        reads_it = any(str(other.folder) in str(stage.settings.get(key)) for key in _DATA_KEYS)
+        reads_it = any(str(other.folder) in str(stage.settings.get(key)) for key in _SOURCE_KEYS)
         source = _with_source(curriculum, other)
         if reads_it and source.get("dataset"):
             rows = {key: source[key] for key in _DATA_KEYS if key in source}
