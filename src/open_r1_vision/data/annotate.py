@@ -21,7 +21,6 @@ import sys
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 from datasets import Dataset
 
@@ -31,9 +30,10 @@ from open_r1_vision.data.replies import ReplyFile
 from open_r1_vision.data.visual_facts import SCHEMA, add_facts, ask, select_tasks
 from open_r1_vision.prompts import fill_prompt, load_template
 from open_r1_vision.reasoners import ReasonerConfig
+from open_r1_vision.reasoners.config import DECIDING, read_block
 
-#: Settings of a reasoner that can change a reply.
-_SAMPLING = ("kind", "model", "temperature", "top_p", "max_tokens", "seed", "chat_template_kwargs", "extra_body")
+#: Settings of a reasoner that this command makes itself.
+_OWN = ("n", "response_schema")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -60,7 +60,7 @@ def _annotate(options: argparse.Namespace) -> str:
             raise ValueError(f"--{name} is {getattr(options, name)}: set at least 1.")
     config = read_reasoner(options.reasoner)
     prompt = load_template(options.prompt, "max_facts")
-    dataset_options = _read_mapping(options.dataset_options, "--dataset_options") if options.dataset_options else {}
+    dataset_options = read_block(options.dataset_options, "dataset_options") if options.dataset_options else {}
     dataset = load_rows(options.dataset, options.dataset_split, **dataset_options)
     if options.limit is not None:
         dataset = dataset.select(range(min(options.limit, len(dataset))))
@@ -71,7 +71,7 @@ def _annotate(options: argparse.Namespace) -> str:
         **{name: getattr(options, name) for name in ("dataset", "dataset_split", "reasoning_column", "max_facts")},
         "dataset_options": dataset_options,
         "prompt": prompt,
-        **{f"reasoner.{name}": getattr(config, name) for name in _SAMPLING},
+        **{f"reasoner.{name}": getattr(config, name) for name in DECIDING if name not in _OWN},
     }
     replies = ReplyFile(options.output, settings, options.overwrite)
     try:
@@ -94,33 +94,18 @@ def _annotate(options: argparse.Namespace) -> str:
 
 
 def read_reasoner(text: str) -> ReasonerConfig:
-    """The reasoner that an option names: a JSON object, or the path of a JSON or YAML file that holds one.
+    """The reasoner that an option names, see :func:`open_r1_vision.reasoners.config.read_block`.
 
     Raises:
         ValueError: there is none, or its settings can't work for this.
     """
-    config = ReasonerConfig.from_mapping(_read_mapping(text, "--reasoner"))
+    config = ReasonerConfig.from_mapping(read_block(text))
     if config.response_schema is not None or config.n != 1:
         raise ValueError(
             "The reasoner has a response_schema or n above 1, but each row is asked for one list of facts: leave both "
             "out."
         )
     return replace(config, response_schema=SCHEMA)
-
-
-def _read_mapping(text: str, option: str) -> dict[str, Any]:
-    """A JSON object, or the path of a JSON or YAML file that holds one."""
-    import yaml
-
-    try:
-        value = yaml.safe_load(text if text.lstrip().startswith("{") else Path(text).read_text(encoding="utf-8"))
-    except (yaml.YAMLError, OSError, UnicodeDecodeError) as error:
-        raise ValueError(
-            f"{option} {text!r:.80} can't be read ({error}): give a JSON object, or the path of a JSON or YAML file."
-        ) from error
-    if not isinstance(value, dict):
-        raise ValueError(f"{option} {text!r:.80} holds {value!r:.60}: give an object such as {{kind: endpoint}}.")
-    return value
 
 
 def _save(dataset: Dataset, folder: Path) -> Path:
@@ -144,7 +129,7 @@ def _build_parser() -> argparse.ArgumentParser:
     add("--dataset", help="as in a recipe: a file, a folder, a dotted path, or a hub id")
     add("--dataset_split", default="train")
     add("--dataset_options", metavar="JSON", help="as in a recipe")
-    add("--reasoner", metavar="JSON", help="a recipe's `reasoner` block: JSON, or the path of a JSON or YAML file")
+    add("--reasoner", metavar="JSON", help="its block of a recipe, or a YAML or JSON file: of the block, or a recipe")
     add("--output", type=Path, metavar="FOLDER", help="where replies, rows and the sample go")
     add("--prompt", default="visual_facts", help="what the model is told; a packaged prompt or a path")
     add("--max_facts", type=int, default=8, help="most facts of a row")

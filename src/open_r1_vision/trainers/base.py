@@ -1,17 +1,15 @@
 # SPDX-License-Identifier: Apache-2.0
 """VisionGRPOTrainer: TRL's GRPOTrainer, right for images."""
 
-import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, ClassVar
 
 import torch
 from accelerate.utils import gather_object
-from PIL import Image
 from torch import nn
-from transformers import PreTrainedModel, ProcessorMixin
+from transformers import PreTrainedModel
 from trl import GRPOTrainer
 
 from open_r1_vision import checkpoints
@@ -22,9 +20,10 @@ from open_r1_vision.reasoners.facts import FactJudge, judge_config
 from open_r1_vision.rewards.answers import completion_text
 from open_r1_vision.rewards.loading import checked
 from open_r1_vision.trainers.callbacks import KLScheduleCallback, RequireDeepSpeedCallback
-from open_r1_vision.trainers.config import VisionGRPOConfig, read_reasoner
-from open_r1_vision.trainers.consulting import Consultation, Findings, Verdicts, setting
+from open_r1_vision.trainers.config import VisionGRPOConfig
+from open_r1_vision.trainers.consulting import Verdicts, setting
 from open_r1_vision.trainers.judging import FactJudging
+from open_r1_vision.trainers.rows_without_images import accept_batches_without_images
 from open_r1_vision.trainers.sampling import EpochSampler
 from open_r1_vision.trainers.timing import StepTimer
 
@@ -118,15 +117,19 @@ class VisionGRPOTrainer(GRPOTrainer):
             self._stop_at(args.stop_token)
         for policy in (self.model, self.ref_model):
             if policy is not None:
-                self._accept_batches_without_images(self.accelerator.unwrap_model(policy))
+                accept_batches_without_images(
+                    self.accelerator.unwrap_model(policy), self.processing_class, self.is_deepspeed_enabled
+                )
         self._drop_unused_weight_renames()
         #: Text models that are consulted about completions.
         self.verdicts = Verdicts(self.reward_funcs)
-        judge_block = read_reasoner("fact_judge", args.fact_judge)
+        self.fact_judging: FactJudging | None = None
+        judge_block = args.reasoners.get("fact_judge")
         if judge_block is not None:
             judge = FactJudge(self.build_reasoner(judge_config(judge_block)), load_prompt(args.fact_judge_prompt))
             leave_out = all(setting(reward, "leave_out_question", True) for reward in self.reward_funcs)
-            self.verdicts.add(FactJudging(judge, leave_out), "fact_judge")
+            self.fact_judging = FactJudging(judge, leave_out)
+            self.verdicts.add(self.fact_judging, "fact_judge")
         self.add_callback(KLScheduleCallback(self))
         if args.deepspeed:
             self.add_callback(RequireDeepSpeedCallback(self))
@@ -262,40 +265,13 @@ class VisionGRPOTrainer(GRPOTrainer):
         self, inputs: list[dict], prompts: list, completions: list, completion_ids_list: list
     ) -> torch.Tensor:
         self._log_completion_extra("id", [row.get("id") for row in inputs])
-        findings = [self._take(*pair, inputs) for pair in zip(self.verdicts, self.verdicts.take(), strict=True)]
+        findings = self.verdicts.finish(inputs, self.timed, self._log_metric, self._log_completion_extra)
         with self.timed("rewards"):
             rewards = super()._calculate_rewards(inputs, prompts, completions, completion_ids_list)
-        return self._settle(rewards, findings) if findings else rewards
-
-    def _take(self, consultation: Consultation, finish: Callable[[], Findings], rows: list[dict]) -> Findings:
-        """Wait for findings, give them to the rows and log them."""
-        start = time.monotonic()
-        with self.timed(consultation.activity):
-            findings = finish()
-        hidden = max(0.0, findings.seconds - (time.monotonic() - start))
-        for name, values in findings.columns.items():
-            for row, value in zip(rows, values, strict=True):
-                row[name] = value
-        for name, values in findings.metrics.items():
-            for value in values:
-                self._log_metric(name, value)
-        for name, values in findings.logged.items():
-            self._log_completion_extra(name, values)
-        self._log_metric(f"{consultation.name}/hidden_seconds", hidden)
-        return findings
-
-    def _settle(self, rewards: torch.Tensor, findings: list[Findings]) -> torch.Tensor:
-        """The rewards of all processes with those replaced whose verdicts failed."""
-        flags = [[of_one.asked, [reason is not None for reason in of_one.failures]] for of_one in findings]
-        flags_CSB = torch.tensor(flags, device=rewards.device)  # S: asked, failed
-        asked_NC, failed_NC = self.accelerator.gather(flags_CSB.permute(2, 1, 0).contiguous()).unbind(1)
-        for index, consultation in enumerate(self.verdicts):
-            asked = asked_NC[:, index].sum().item()
-            failed = failed_NC[:, index].sum().item()
-            self._log_metric(f"{consultation.name}/failure_rate", failed / max(asked, 1))
-        reasons = [next((reason for reason in of_one.failures if reason), None) for of_one in findings]
+        if not findings:
+            return rewards
         group_size: Any = self.num_generations if self.model.training else self.num_generations_eval
-        return self.verdicts.settle(rewards, asked_NC, failed_NC, reasons, group_size)
+        return self.verdicts.settle_findings(rewards, findings, group_size, self.accelerator.gather, self._log_metric)
 
     # ---- time and logs
 
@@ -382,47 +358,6 @@ class VisionGRPOTrainer(GRPOTrainer):
             self.generation_config.eos_token_id = self.eos_token_ids
             self.generation_kwargs["eos_token_id"] = self.eos_token_ids
 
-    def _accept_batches_without_images(self, model: Any) -> None:
-        """Let forward passes without images leave the vision tower out, or, under ZeRO, run it for nothing.
-
-        ZeRO gathers and reduces parameters module by module, so a process that skips the vision tower leaves the
-        others waiting. There an empty image goes through it, after the embedding as in a real pass, with weight 0.
-        """
-        needs_vision_tower = False
-
-        def drop_empty_images(module: nn.Module, args: tuple, kwargs: dict) -> tuple[tuple, dict]:
-            nonlocal needs_vision_tower
-            pixel_values = kwargs.get("pixel_values")
-            has_images = pixel_values is not None and len(pixel_values) > 0
-            # only passes over labelled sequences run on every process in step
-            needs_vision_tower = self.is_deepspeed_enabled and not has_images and "labels" in kwargs
-            if pixel_values is not None and not has_images:
-                kwargs = {
-                    name: value for name, value in kwargs.items() if name not in ("pixel_values", "image_grid_thw")
-                }
-            return args, kwargs
-
-        def add_nothing(module: nn.Module, args: tuple, kwargs: dict) -> tuple[tuple, dict]:
-            nonlocal needs_vision_tower
-            if needs_vision_tower:
-                needs_vision_tower = False
-                embeddings = kwargs["inputs_embeds"]
-                features = dict(model.get_image_features(**self._empty_image()))
-                features.pop("last_hidden_state", None)  # a real pass doesn't use it
-                nothing = 0.0 * _sum_tensors(features)
-                kwargs = {**kwargs, "inputs_embeds": embeddings + nothing.to(embeddings.dtype)}
-            return args, kwargs
-
-        if isinstance(self.processing_class, ProcessorMixin):
-            model.register_forward_pre_hook(drop_empty_images, with_kwargs=True)
-            # between embedding and decoder, and before any hook of DeepSpeed's on the decoder: ZeRO-3 needs the
-            # modules in one order on every process, on the way back too
-            model.get_decoder().register_forward_pre_hook(add_nothing, with_kwargs=True, prepend=True)
-
-    def _empty_image(self) -> dict[str, torch.Tensor]:
-        inputs = self.processing_class.image_processor(images=[Image.new("RGB", (56, 56))], return_tensors="pt")
-        return {name: value.to(self.accelerator.device) for name, value in inputs.items()}
-
     def _drop_unused_weight_renames(self) -> None:
         """Keep a checkpoint's own parameter names: under ZeRO-3 transformers notes renames that it never applied."""
         model = self.accelerator.unwrap_model(self.model)
@@ -451,11 +386,3 @@ def _with_image_list(row: dict[str, Any]) -> dict[str, Any]:
     image = row.get("image")
     images = row["images"] if row.get("images") is not None else [] if image is None else [image]
     return {**row, "images": images}
-
-
-def _sum_tensors(value: Any) -> torch.Tensor:
-    """The sum over every tensor in a model output, so that each of them is used."""
-    if isinstance(value, torch.Tensor):
-        return value.sum()
-    parts = value.values() if isinstance(value, dict) else value
-    return torch.stack([_sum_tensors(part) for part in parts if part is not None]).sum()

@@ -1,0 +1,63 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Forward passes over rows without images: past the vision tower, or, under ZeRO, through it for nothing."""
+
+from typing import Any
+
+import torch
+from PIL import Image
+from torch import nn
+from transformers import ProcessorMixin
+
+
+def accept_batches_without_images(model: Any, processor: Any, under_deepspeed: bool) -> None:
+    """Let a model's forward passes without images leave the vision tower out, or, under ZeRO, run it for nothing.
+
+    ZeRO gathers and reduces parameters module by module, so a process that skips the vision tower leaves the others
+    waiting. There an empty image goes through it, after the embedding as in a real pass, with weight 0.
+
+    Args:
+        model: gets two hooks; a model of text alone gets none.
+        processor: the model's own.
+        under_deepspeed: whether parameters may be sharded over processes.
+    """
+    needs_vision_tower = False
+
+    def drop_empty_images(module: nn.Module, args: tuple, kwargs: dict) -> tuple[tuple, dict]:
+        nonlocal needs_vision_tower
+        pixel_values = kwargs.get("pixel_values")
+        has_images = pixel_values is not None and len(pixel_values) > 0
+        # only passes over labelled sequences run on every process in step
+        needs_vision_tower = under_deepspeed and not has_images and "labels" in kwargs
+        if pixel_values is not None and not has_images:
+            kwargs = {name: value for name, value in kwargs.items() if name not in ("pixel_values", "image_grid_thw")}
+        return args, kwargs
+
+    def add_nothing(module: nn.Module, args: tuple, kwargs: dict) -> tuple[tuple, dict]:
+        nonlocal needs_vision_tower
+        if needs_vision_tower:
+            needs_vision_tower = False
+            embeddings = kwargs["inputs_embeds"]
+            features = dict(model.get_image_features(**_empty_image(processor, embeddings.device)))
+            features.pop("last_hidden_state", None)  # a real pass doesn't use it
+            nothing = 0.0 * _sum_tensors(features)
+            kwargs = {**kwargs, "inputs_embeds": embeddings + nothing.to(embeddings.dtype)}
+        return args, kwargs
+
+    if isinstance(processor, ProcessorMixin):
+        model.register_forward_pre_hook(drop_empty_images, with_kwargs=True)
+        # between embedding and decoder, and before any hook of DeepSpeed's on the decoder: ZeRO-3 needs the modules in
+        # one order on every process, on the way back too
+        model.get_decoder().register_forward_pre_hook(add_nothing, with_kwargs=True, prepend=True)
+
+
+def _empty_image(processor: Any, device: torch.device) -> dict[str, torch.Tensor]:
+    inputs = processor.image_processor(images=[Image.new("RGB", (56, 56))], return_tensors="pt")
+    return {name: value.to(device) for name, value in inputs.items()}
+
+
+def _sum_tensors(value: Any) -> torch.Tensor:
+    """The sum over every tensor in a model output, so that each of them is used."""
+    if isinstance(value, torch.Tensor):
+        return value.sum()
+    parts = value.values() if isinstance(value, dict) else value
+    return torch.stack([_sum_tensors(part) for part in parts if part is not None]).sum()
