@@ -3,11 +3,11 @@
 
     python eval/perception.py --first runs/a_seed0 runs/a_seed1 --second runs/b_seed0 runs/b_seed1
 
-A held-out row is a perception error if the response does not state all of its visual facts, by the rule of the run's
-own `visual_facts_reward` (a run trained without it may name it with weight 0). A row without facts is left out. For
-each run and all of a kind: before against after; for each pair of runs and for all of them: first against second.
-Where runs are taken together, a held-out row counts once for each seed, as if the runs were independent of one
-another. `--rows 50 --draws 1000` repeats the comparison of before and after on as many rows drawn at random, the size
+A held-out row is a perception error if the response does not state all of its visual facts, as the run's own
+`visual_facts_reward` judges (a run trained without it may name it with weight 0). A row without facts is left out. For
+each run, and for all of one kind together: before against after; for each pair of runs, and for all of them: first
+against second. "all" counts a held-out row once for each seed, as if the runs were independent of one another.
+`--rows 50 --draws 1000` repeats the comparison of before and after on as many rows drawn at random, the size
 of the paper's sample, and gives the share of draws with p < 0.05.
 """
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Two processes whose reader and judges are the live policy: all generate equally often, whoever has nothing to ask."""
+"""Two processes whose reader and judges are the live policy: both generate equally often, whatever there is to ask."""
 
 import json
 import re
@@ -72,39 +72,46 @@ def scripted_reply(asked):
 # ---- two engines
 
 
+def train(engine, model, folder):
+    """The folder of a finished run of two steps, a row of four completions a step for each process."""
+    (folder / "prompt.txt").write_text("Reply.")
+    prompts = ("reader_prompt", "description_prompt", "fact_judge_prompt")
+    rewards = "open_r1_vision.rewards"
+    recipe = write_recipe(
+        folder,
+        model,
+        trainer="test_consulting_in_step.ScriptedTrainer",
+        dataset="test_consulting_in_step.rows",
+        caption_section=None,
+        reward_funcs=[f"{rewards}.caption_reward", f"{rewards}.visual_facts_reward"],
+        reward_kwargs={f"{rewards}.caption_reward": {"no_description_penalty": 0.1}},
+        **{name: {"kind": "policy", "max_tokens": 2, "log": str(folder / name)} for name in LOGS},
+        **dict.fromkeys(prompts, str(folder / "prompt.txt")),
+        **({"deepspeed": write_deepspeed(folder, 3)} if engine == "zero3" else {}),
+        beta=0.0,
+        max_steps=2,
+        save_steps=2,
+        log_completions=True,
+    )
+    outcome = run_train(recipe)
+    assert outcome.code == 0, outcome.log[-5000:]
+    return folder
+
+
 @pytest.fixture(scope="module")
-def run(tiny_model, tmp_path_factory):
-    """`run(engine)`: folder of a finished run of two steps, a row of four completions a step for each process."""
-    folders = {}
+def ddp(tiny_model, tmp_path_factory):
+    return train("ddp", tiny_model, tmp_path_factory.mktemp("in_step_ddp"))
 
-    def get(engine):
-        if engine not in folders:
-            folder = tmp_path_factory.mktemp(f"in_step_{engine}")
-            (folder / "prompt.txt").write_text("Reply.")
-            prompts = ("reader_prompt", "description_prompt", "fact_judge_prompt")
-            rewards = "open_r1_vision.rewards"
-            recipe = write_recipe(
-                folder,
-                tiny_model,
-                trainer="test_consulting_in_step.ScriptedTrainer",
-                dataset="test_consulting_in_step.rows",
-                caption_section=None,
-                reward_funcs=[f"{rewards}.caption_reward", f"{rewards}.visual_facts_reward"],
-                reward_kwargs={f"{rewards}.caption_reward": {"no_description_penalty": 0.1}},
-                **{name: {"kind": "policy", "max_tokens": 2, "log": str(folder / name)} for name in LOGS},
-                **dict.fromkeys(prompts, str(folder / "prompt.txt")),
-                **({"deepspeed": write_deepspeed(folder, 3)} if engine == "zero3" else {}),
-                beta=0.0,
-                max_steps=2,
-                save_steps=2,
-                log_completions=True,
-            )
-            outcome = run_train(recipe, timeout=120)
-            assert outcome.code == 0, outcome.log[-5000:]
-            folders[engine] = folder
-        return folders[engine]
 
-    return get
+@pytest.fixture(scope="module")
+def zero3(tiny_model, tmp_path_factory):
+    return train("zero3", tiny_model, tmp_path_factory.mktemp("in_step_zero3"))
+
+
+@pytest.fixture(params=["ddp", "zero3"])
+def folder(request):
+    """Of each engine, which is started once even where it fails."""
+    return request.getfixturevalue(request.param)
 
 
 def steps(folder):
@@ -113,11 +120,10 @@ def steps(folder):
     return [entry for entry in state["log_history"] if "grad_norm" in entry]
 
 
-@pytest.mark.parametrize("engine", ["ddp", "zero3"])
-def test_verdicts_of_the_live_policy(run, engine):
+def test_verdicts_of_the_live_policy(folder):
     spoken = [f"train-{row} says {number}" for row in (0, 3) for number in range(4)]
     for step, silent_first in ((1, False), (2, True)):
-        path = run(engine) / "run" / "completions" / f"completions_{step:05d}.parquet"
+        path = folder / "run" / "completions" / f"completions_{step:05d}.parquet"
         table = pyarrow.parquet.read_table(path).to_pydict()
         captions = [None] * 4 + spoken[4:] if silent_first else spoken[:4] + [None] * 4
         assert table["caption"] == captions
@@ -131,17 +137,15 @@ def test_verdicts_of_the_live_policy(run, engine):
         assert all(value is None or value != value for value in table["visual_facts_reward"][4:])
 
 
-@pytest.mark.parametrize("engine", ["ddp", "zero3"])
-def test_both_processes_ask_for_each_completion(run, engine):
+def test_both_processes_ask_for_each_completion(folder):
     """Also where there is no caption, or no fact: of such a reply nothing is taken."""
     for name in LOGS:
-        records = [json.loads(line) for line in (run(engine) / name).read_text().splitlines()]
+        records = [json.loads(line) for line in (folder / name).read_text().splitlines()]
         assert Counter(record["tag"]["id"] for record in records) == {f"train-{index}": 4 for index in range(4)}, name
 
 
-@pytest.mark.parametrize("engine", ["ddp", "zero3"])
-def test_metrics_are_of_both_processes(run, engine):
-    first, second = steps(run(engine))
+def test_metrics_are_of_both_processes(folder):
+    first, second = steps(folder)
     for entry in (first, second):
         assert entry["captions/missing"] == 0.5
         assert entry["captions/with_description"] == 0.25
@@ -150,7 +154,7 @@ def test_metrics_are_of_both_processes(run, engine):
     assert (first["judge/facts_stated"], second["judge/facts_stated"]) == (0.5, 0)
 
 
-def test_both_engines_learn_the_same(run):
-    norms = {engine: [entry["grad_norm"] for entry in steps(run(engine))] for engine in ("ddp", "zero3")}
-    assert norms["zero3"] == pytest.approx(norms["ddp"], rel=1e-4)
-    assert min(norms["ddp"]) > 0.01
+def test_both_engines_learn_the_same(ddp, zero3):
+    expected, measured = ([entry["grad_norm"] for entry in steps(folder)] for folder in (ddp, zero3))
+    assert measured == pytest.approx(expected, rel=1e-4)
+    assert min(expected) > 0.01

@@ -324,9 +324,6 @@ def test_labels_that_cannot_be_read(tmp_path):
     assert measure_labels(tmp_path / "labels.csv").count == 2
 
 
-OPTIONS = "dataset_options is no JSON object, and no file that can be read"
-
-
 @pytest.mark.parametrize(
     ("words", "message"),
     [
@@ -334,8 +331,8 @@ OPTIONS = "dataset_options is no JSON object, and no file that can be read"
         (["--dataset", "x", "--output", "y", "--reasoner", "[1]"], "no file that can be read"),
         (["--dataset", "x", "--output", "y", "--reasoner", "{kind: endpoint"], "neither JSON nor YAML"),
         (
-            ["--dataset", "x", "--output", "y", "--reasoner", "{kind: local, model: m}", "--dataset_options", "[1]"],
-            OPTIONS,
+            ["--dataset", "x", "--output", "y", "--reasoner", "{}", "--dataset_options", "[1]"],
+            "dataset_options is no JSON",
         ),
         (["--dataset", "x.jsonl", "--output", "y", "--reasoner", "{kind: local, model: m}"], "no such file"),
         (["--dataset", "x", "--output", "y", "--reasoner", "{api_key: k}"], "api_key_env"),

@@ -185,7 +185,7 @@ def test_hostile_responses_get_verdicts_or_failures(ask_server):
 
 
 def held_to_verdicts(folder, count):
-    """Writes verdicts on so many facts; the model chooses between 0 and 1, as with a server that keeps to the schema."""
+    """Writes `count` verdicts; the model chooses between 0 and 1, as with a server that keeps to the schema."""
     tokenizer = transformers.AutoTokenizer.from_pretrained(folder)
     model = transformers.AutoModelForCausalLM.from_pretrained(folder).eval()
     choices = tokenizer.convert_tokens_to_ids(["0", "1"])

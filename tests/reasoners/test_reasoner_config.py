@@ -191,7 +191,7 @@ def test_a_judge_of_a_recipe():
         ("key: sk-secret\x00", "neither JSON nor YAML"),
         ("reasoner: '{sk-secret'", "neither JSON nor YAML"),
         (b"key: sk-secret\xff", r"no file that can be read \(it is no text\)"),
-        ("[" * 100_000 + "sk-secret", "neither JSON nor YAML"),
+        ("[" * 2_000 + "sk-secret", "neither JSON nor YAML"),
     ],
 )
 def test_what_is_no_block_is_refused_in_one_line_that_repeats_nothing(tmp_path, content, message):
@@ -202,7 +202,8 @@ def test_what_is_no_block_is_refused_in_one_line_that_repeats_nothing(tmp_path, 
         with pytest.raises(ValueError, match=message if text == str(path) else "give a JSON object") as refusal:
             read_block(text)
         assert "secret" not in str(refusal.value) and "\n" not in str(refusal.value)
-        assert refusal.value.__suppress_context__
+        # nor does the traceback
+        assert refusal.value.__suppress_context__ or refusal.value.__context__ is None
 
 
 @pytest.mark.parametrize("text", ["", "sk-secret", "sk-\x00secret", "secret" * 1000, ".", "[1]"])
