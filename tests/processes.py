@@ -227,13 +227,14 @@ class CaptioningTrainer(CaptionGRPOTrainer):
     def __init__(self, *args, **kwargs):
         super().__init__(*args, reader=EchoReader(), **kwargs)
 
-    def _generate(self, prompts):
-        prompt_ids, completion_ids, tool_mask, completions, *others = super()._generate(prompts)
-        for (message,) in completions:
-            number = zlib.crc32(message["content"].encode())
-            if number % 3:
-                message["content"] = f"<info>{number:x}</info>{message['content']}"
-        return (prompt_ids, completion_ids, tool_mask, completions, *others)
+    def _generate_single_turn(self, prompt_ids, *args, **kwargs):
+        completions, *others = super()._generate_single_turn(prompt_ids, *args, **kwargs)
+        numbers = [zlib.crc32(bytes(token % 256 for token in ids)) for ids in completions]
+        captions = [f"<info>{number:x}</info>" if number % 3 else "" for number in numbers]
+        completions = [
+            [*self._tokenizer(caption)["input_ids"], *ids] for caption, ids in zip(captions, completions, strict=True)
+        ]
+        return (completions, *others)
 
     def _inner_training_loop(self, *args, **kwargs):
         path = Path(self.args.output_dir) / f"evaluated-{self.args.process_index}.json"

@@ -3,15 +3,11 @@
 
 import random
 import re
-import sys
-from pathlib import Path
 
 import pyarrow.parquet
 import pytest
 from processes import run_train, write_recipe
-
-sys.path.append(str(Path(__file__).parent / "reasoners"))
-from scripted_server import ScriptedServer, asked, fault, reply  # noqa: E402
+from scripted_server import ScriptedServer, asked, fault, reply
 
 
 def recipe(folder, model, server):

@@ -56,9 +56,16 @@ def test_there_are_recipes():
         "recipes/starter/warm_up.yaml",
         "recipes/starter/hint_grpo.yaml",
         "recipes/starter/hint_visionary_r1.yaml",
+        "recipes/starter/reasoner.yaml",
+        "recipes/starter/racro_cro.yaml",
+        "recipes/starter/racro_grpo.yaml",
+        "recipes/starter/perception_r1.yaml",
         "recipes/qwen2_vl_7b/hint_grpo.yaml",
         "recipes/qwen2_5_vl_3b/hint_grpo.yaml",
         "recipes/qwen2_5_vl_3b/visionary_r1.yaml",
+        "recipes/qwen2_5_vl_7b/racro_cro.yaml",
+        "recipes/qwen2_5_vl_7b/racro_grpo.yaml",
+        "recipes/qwen2_5_vl_7b/perception_r1.yaml",
     }
 
 

@@ -1,9 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
+import dataclasses
 import json
 
 import pytest
 
 from open_r1_vision.checkpoints import mark_complete
+from open_r1_vision.reasoners.config import DECIDING, ReasonerConfig
 from open_r1_vision.runs import RESULTS_FILE, RUN_FILE, RunState, clear_run, open_run, write_run
 
 SETTINGS = {"model_name_or_path": "policy", "learning_rate": 1e-4, "num_processes": 2, "output_dir": "runs/a"}
@@ -58,6 +60,69 @@ def test_a_finished_run(run):
 def test_settings_that_may_change(run):
     changed = {**SETTINGS, "output_dir": "moved", "report_to": "wandb", "logging_steps": 5, "save_total_limit": 1}
     assert open_run(run, changed, overwrite=False).checkpoint == run / "checkpoint-5"
+
+
+JUDGE = {"kind": "endpoint", "model": "judge", "base_url": "http://old:1/v1", "max_tokens": 64}
+MENDED = {
+    **{"base_url": "http://new:2/v1", "api_key_env": "KEY", "concurrency": 2, "retries": 9, "breaker_failures": 9},
+    **{"request_seconds": 9, "batch_seconds": 99, "start_seconds": 9, "backoff_seconds": 1, "outage_seconds": 9},
+    **{"cache": "c.sqlite", "cache_sampled": True, "log": "l.jsonl", "max_failure_rate": 0.5, "failure_window": 9},
+    **{"backend": "vllm", "device": "cuda:1", "batch_size": 1, "gpu_memory": 0.5, "context_tokens": 999},
+}
+
+
+@pytest.mark.parametrize("name", ["reasoner", "fact_judge", "description_judge"])
+@pytest.mark.parametrize("first_as_text", [True, False])
+@pytest.mark.parametrize("then_as_text", [True, False])
+def test_a_server_that_moved_is_no_other_run(tmp_path, name, first_as_text, then_as_text):
+    def given(block, as_text):
+        return {**SETTINGS, name: json.dumps(block) if as_text else block}
+
+    write_run(tmp_path, given(JUDGE, first_as_text))
+    going_on = RunState(finished=False, checkpoint=None)
+    assert open_run(tmp_path, given({**JUDGE, **MENDED}, then_as_text), overwrite=False) == going_on
+    with pytest.raises(
+        ValueError, match=rf"it differs in {name}.model: judge -> other; {name}.temperature: unset -> "
+    ):
+        open_run(tmp_path, given({**JUDGE, "model": "other", "temperature": 1}, then_as_text), overwrite=False)
+    with pytest.raises(ValueError, match=f"{name}.on_failure: unset -> zero"):
+        open_run(tmp_path, given({**JUDGE, "on_failure": "zero"}, then_as_text), overwrite=False)
+    with pytest.raises(ValueError, match=f"{name}.kind: endpoint -> unset"):
+        open_run(tmp_path, SETTINGS, overwrite=False)
+
+
+def test_the_mended_settings_are_all_that_do_not_decide():
+    assert {*MENDED, *DECIDING, "on_failure"} == {item.name for item in dataclasses.fields(ReasonerConfig)}
+
+
+def test_a_block_may_leave_its_kind_out(tmp_path):
+    write_run(tmp_path, {"description_judge": {"max_tokens": 8}})
+    same = {"description_judge": {"kind": "policy", "max_tokens": 8}}
+    assert open_run(tmp_path, same, overwrite=False) == RunState(finished=False, checkpoint=None)
+    with pytest.raises(ValueError, match="description_judge.kind: policy -> unset"):
+        open_run(tmp_path, {}, overwrite=False)
+
+
+def test_a_run_that_was_begun_before_blocks_were_taken_apart(tmp_path):
+    (tmp_path / RUN_FILE).write_text(json.dumps({"reasoner": JUDGE, "fact_judge": json.dumps(JUDGE), "seed": 1}))
+    moved = {**JUDGE, "base_url": "http://new:2/v1"}
+    now = {"reasoner": moved, "fact_judge": moved, "seed": 1}
+    assert open_run(tmp_path, now, overwrite=False) == RunState(finished=False, checkpoint=None)
+
+
+def test_an_address_is_not_kept(tmp_path):
+    write_run(tmp_path, {"reasoner": JUDGE})
+    assert json.loads((tmp_path / RUN_FILE).read_text()) == {
+        **{"reasoner.kind": "endpoint", "reasoner.model": "judge", "reasoner.max_tokens": 64}
+    }
+
+
+@pytest.mark.parametrize("block", ["no JSON", "[1]", 3])
+def test_a_block_that_is_none_is_compared_as_it_is(tmp_path, block):
+    write_run(tmp_path, {"reasoner": block})
+    assert open_run(tmp_path, {"reasoner": block}, overwrite=False) == RunState(finished=False, checkpoint=None)
+    with pytest.raises(ValueError, match="it differs in reasoner"):
+        open_run(tmp_path, {"reasoner": JUDGE}, overwrite=False)
 
 
 def test_another_run_is_left_alone(run):

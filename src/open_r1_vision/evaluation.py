@@ -5,6 +5,7 @@ import json
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 from accelerate import PartialState
@@ -17,11 +18,12 @@ from open_r1_vision.reasoners.captions import CaptionReader
 from open_r1_vision.rewards.answers import extract_answer, score_answer
 from open_r1_vision.rewards.tags import extract_caption
 from open_r1_vision.trainers.base import VisionGRPOTrainer
+from open_r1_vision.trainers.judging import FactJudging
 
 #: Chats with their images, and a limit of new tokens, to replies.
 Generate = Callable[[list[list[dict]], int], list[str]]
-#: `visual_facts_reward` or one called like it.
-FactsReward = Callable[..., list[float | None]]
+#: Completions and their rows to the share of the rows' facts that they state; None where there is none.
+ScoreFacts = Callable[[list[str], list[dict]], list[float | None]]
 
 #: Measures of a sample, in the order of the report, and what they are called there.
 MEASURES = {
@@ -57,7 +59,7 @@ def evaluate(
     batch_size: int = 128,
     answer_form: str | None = "tags",
     find_caption: Callable[[str], str | None] = extract_caption,
-    facts_reward: FactsReward | None = None,
+    score_facts: ScoreFacts | None = None,
 ) -> list[Sample]:
     """Answer each row once, greedily.
 
@@ -71,8 +73,7 @@ def evaluate(
         batch_size: rows that one process generates for at a time.
         answer_form: where a completion gives its answer, see `rewards.answers`; None where it is only a caption.
         find_caption: the caption of a completion.
-        facts_reward: says which share of a row's facts a completion states, by its rule; None leaves `facts_stated`
-            out.
+        score_facts: see :func:`facts_scorer`; None leaves `facts_stated` out.
     """
     state = PartialState()
     rank, world = state.process_index, state.num_processes
@@ -82,7 +83,7 @@ def evaluate(
         # under ZeRO-3 all processes generate equally often, so a short last batch is filled up with its first row
         padded = indices + [indices[0]] * (-len(indices) % world)
         batch = [rows[index] for index in padded[rank::world]]
-        answered = _answer(generate, batch, reader, max_new_tokens, answer_form, find_caption, facts_reward)
+        answered = _answer(generate, batch, reader, max_new_tokens, answer_form, find_caption, score_facts)
         samples_by_rank = gather_object([answered])
         samples += [sample for group in zip(*samples_by_rank, strict=True) for sample in group][: len(indices)]
     return samples
@@ -95,13 +96,13 @@ def _answer(
     max_new_tokens: int,
     answer_form: str | None,
     find_caption: Callable[[str], str | None],
-    facts_reward: FactsReward | None,
+    score_facts: ScoreFacts | None,
 ) -> list[Sample]:
     prompts = [prepare_multimodal_messages(row["prompt"], images=row["images"]) for row in batch]
     completions = generate(prompts, max_new_tokens)
     captions = [find_caption(completion) for completion in completions]
     readings = reader.read(captions, [row["problem"] for row in batch]) if reader else [None] * len(batch)
-    facts = [None] * len(batch) if facts_reward is None else _score_facts(facts_reward, batch, completions)
+    facts = [None] * len(batch) if score_facts is None else score_facts(completions, batch)
     samples = []
     for row, completion, caption, reading, stated in zip(batch, completions, captions, readings, facts, strict=True):
         gold, kind, problem = row["solution"], row["problem_type"], row["problem"]
@@ -115,7 +116,9 @@ def _answer(
                 accuracy=score_answer(answer, gold, kind, problem=problem) if answer_form else None,
                 caption=caption,
                 reader_reply=reading.reply if reading else None,
-                reader_accuracy=score_answer(read.answer, gold, kind, problem=problem) if read else None,
+                reader_accuracy=fmean(score_answer(one, gold, kind, problem=problem) for one in read.answers)
+                if read
+                else None,
                 caption_exact=None if reference is None else float((caption or "").split() == reference.split()),
                 facts_stated=stated,
             )
@@ -123,9 +126,21 @@ def _answer(
     return samples
 
 
-def _score_facts(facts_reward: FactsReward, batch: list[dict], completions: list[str]) -> list[float | None]:
-    columns = {name: [row.get(name) for row in batch] for name in ("visual_facts", "problem")}
-    return facts_reward(completions, **columns)
+def facts_scorer(reward: Callable[..., list[float | None]], judging: FactJudging | None = None) -> ScoreFacts:
+    """Score facts as training does: by the recipe's `visual_facts_reward`, with its judge if it has one.
+
+    Args:
+        reward: `visual_facts_reward`, with its settings.
+        judging: the trainer's; None lets the reward's rule judge.
+    """
+
+    def score(completions: list[str], rows: list[dict]) -> list[float | None]:
+        columns = {name: [row.get(name) for row in rows] for name in ("visual_facts", "problem")}
+        if judging is not None:
+            columns |= judging.start(rows, [""] * len(rows), completions)().columns
+        return reward(completions, **columns)
+
+    return score
 
 
 class HeldOutEvaluation(TrainerCallback):
@@ -139,7 +154,7 @@ class HeldOutEvaluation(TrainerCallback):
         rows: see :func:`evaluate`.
         every: steps between evaluations; None evaluates before and after only.
         answer_form: see :func:`evaluate`.
-        facts_reward: see :func:`evaluate`.
+        score_facts: see :func:`evaluate`.
     """
 
     def __init__(
@@ -148,13 +163,13 @@ class HeldOutEvaluation(TrainerCallback):
         rows: Dataset,
         every: int | None = None,
         answer_form: str | None = "tags",
-        facts_reward: FactsReward | None = None,
+        score_facts: ScoreFacts | None = None,
     ) -> None:
         self.trainer = trainer
         self.rows = rows
         self.every = every
         self.answer_form = answer_form
-        self.facts_reward = facts_reward
+        self.score_facts = score_facts
         self.reader: CaptionReader | None = getattr(trainer, "reader", None)
 
     def on_train_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
@@ -178,7 +193,7 @@ class HeldOutEvaluation(TrainerCallback):
             batch_size=trainer.args.per_device_eval_batch_size,
             answer_form=self.answer_form,
             find_caption=getattr(trainer, "extract_caption", extract_caption),
-            facts_reward=self.facts_reward,
+            score_facts=self.score_facts,
         )
         trainer.model.train(was_training)
         if self.trainer.accelerator.is_main_process:

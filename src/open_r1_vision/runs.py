@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from open_r1_vision import checkpoints
+from open_r1_vision.reasoners.config import DECIDING
 
 RUN_FILE = "run.json"
 RESULTS_FILE = "results.json"
@@ -16,6 +17,10 @@ _FREE_SETTINGS = {
     *("output_dir", "overwrite_output", "report_to", "run_name", "logging_steps", "save_steps", "save_total_limit"),
     *("check_rows", "ddp_timeout", "disable_tqdm", "dataloader_num_workers"),
 }
+#: Blocks of a text model, and what of them makes it another run: not where it is asked, nor within which limits, so
+#: that a run whose server moved goes on.
+_BLOCKS = ("reasoner", "fact_judge", "description_judge")
+_OF_A_BLOCK = (*DECIDING, "on_failure")
 
 
 @dataclass(frozen=True)
@@ -59,7 +64,7 @@ def open_run(output_dir: Path, settings: dict[str, Any], overwrite: bool) -> Run
             f"{run_file} can't be read, so it is unknown whose run that is: set another output_dir, or delete the "
             f"folder yourself ({error})."
         ) from error
-    now = comparable(settings)
+    before, now = comparable(before), comparable(settings)
     changed = [
         f"{key}: {before.get(key, 'unset')} -> {now.get(key, 'unset')}"
         for key in sorted(before.keys() | now.keys())
@@ -92,6 +97,24 @@ def write_run(output_dir: Path, settings: dict[str, Any]) -> None:
 
 def comparable(settings: dict[str, Any]) -> dict[str, Any]:
     kept = {key: value for key, value in settings.items() if key not in _FREE_SETTINGS}
+    for name in _BLOCKS:
+        block = _block(kept.get(name))
+        if block is not None:
+            del kept[name]
+            # a block without kind is the live policy
+            kept |= {
+                f"{name}.{key}": value for key, value in {"kind": "policy", **block}.items() if key in _OF_A_BLOCK
+            }
     # a list of one looks like its element on a command line
     kept = {key: value[0] if isinstance(value, list) and len(value) == 1 else value for key, value in kept.items()}
     return json.loads(json.dumps(kept, default=str))
+
+
+def _block(value: Any) -> dict[str, Any] | None:
+    """A text model's settings, which may be given as JSON; None where there are none."""
+    if isinstance(value, str):
+        try:
+            value = json.loads(value)
+        except ValueError:
+            return None
+    return value if isinstance(value, dict) else None

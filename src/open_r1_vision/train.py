@@ -57,6 +57,7 @@ def prepare(recipe: Recipe) -> Job:
         state = open_run(job.output_dir, job.settings, script_args.overwrite_output)
     if state.finished:
         return job
+    check_reasoners(training_args)
     job.checkpoint = state.checkpoint
     job.model = find_model(model_args.model_name_or_path)
     processor = load_processor(job.model, script_args.min_pixels, script_args.max_pixels, model_args.model_revision)
@@ -127,6 +128,23 @@ def load_inputs(script_args: Any, trainer_class: Any, named_columns: Sequence[st
         check_columns(eval_rows, {"held-out evaluation": ("id", "images", "problem", "solution", "problem_type")})
         eval_rows = add_prompts(eval_rows, **prompts)
     return add_prompts(rows, **prompts), eval_rows, rewards
+
+
+def check_reasoners(training_args: Any) -> None:
+    """Find out before rows and model are loaded whether the servers that will be asked answer.
+
+    Raises:
+        ValueError: one does not; the message says why and what to set.
+    """
+    from open_r1_vision.reasoners import build_reasoner
+
+    for name, config in training_args.reasoners.items():
+        if config.kind != "endpoint":
+            continue
+        try:
+            build_reasoner(config).close()
+        except ValueError as error:
+            raise ValueError(f"`{name}`: {error}") from error
 
 
 def check_inputs(
@@ -205,7 +223,7 @@ def add_callbacks(trainer: Any, script_args: ScriptArguments, eval_rows: Any, re
     """The progress bar, and the held-out evaluation where there are rows for it."""
     from transformers import ProgressCallback
 
-    from open_r1_vision.evaluation import HeldOutEvaluation
+    from open_r1_vision.evaluation import HeldOutEvaluation, facts_scorer
     from open_r1_vision.progress import RewardProgressCallback
     from open_r1_vision.rewards.loading import reward_name
 
@@ -214,8 +232,9 @@ def add_callbacks(trainer: Any, script_args: ScriptArguments, eval_rows: Any, re
         trainer.add_callback(RewardProgressCallback())
     if eval_rows is not None:
         facts = next((reward for reward in rewards if reward_name(reward) == "visual_facts_reward"), None)
+        score_facts = facts_scorer(facts, trainer.fact_judging) if facts else None
         trainer.add_callback(
-            HeldOutEvaluation(trainer, eval_rows, script_args.eval_every, script_args.answer_form, facts)
+            HeldOutEvaluation(trainer, eval_rows, script_args.eval_every, script_args.answer_form, score_facts)
         )
 
 

@@ -11,9 +11,6 @@ import sys
 from pathlib import Path
 
 import pytest
-
-sys.path.append(str(Path(__file__).parents[1] / "reasoners"))
-
 from scripted_server import ScriptedServer, asked, fault, reply, wait_until
 
 from open_r1_vision.data.annotate import main, read_reasoner
@@ -331,8 +328,12 @@ def test_labels_that_cannot_be_read(tmp_path):
     ("words", "message"),
     [
         ([], "--dataset and --reasoner and --output must be set"),
-        (["--dataset", "x", "--output", "y", "--reasoner", "[1]"], "can't be read"),
-        (["--dataset", "x", "--output", "y", "--reasoner", "{kind: endpoint"], "can't be read"),
+        (["--dataset", "x", "--output", "y", "--reasoner", "[1]"], "no file that can be read"),
+        (["--dataset", "x", "--output", "y", "--reasoner", "{kind: endpoint"], "neither JSON nor YAML"),
+        (
+            ["--dataset", "x", "--output", "y", "--reasoner", "{}", "--dataset_options", "[1]"],
+            "dataset_options is no JSON",
+        ),
         (["--dataset", "x.jsonl", "--output", "y", "--reasoner", "{kind: local, model: m}"], "no such file"),
         (["--dataset", "x", "--output", "y", "--reasoner", "{api_key: k}"], "api_key_env"),
         (["--dataset", "x", "--output", "y", "--reasoner", "{}", "--max_facts", "0"], "set at least 1"),
@@ -352,6 +353,8 @@ def test_a_reasoner_from_a_file(tmp_path):
     path.write_text(path.read_text() + "n: 2\n")
     with pytest.raises(ValueError, match="leave both out"):
         read_reasoner(str(path))
+    path.write_text("model_name_or_path: policy\nreasoner: {kind: local, model: folder}\n")
+    assert read_reasoner(str(path)).model == "folder"
 
 
 def test_a_list_that_is_no_reply_file(source, tmp_path, capsys):

@@ -5,10 +5,13 @@ import csv
 import json
 
 import pytest
+from contradictions import LABELLED, agreement
+from fact_chats import REQUEST, entries
 
-from open_r1_vision.reasoners import Failure, ReasonerConfig, Reply
+from open_r1_vision.reasoners import Failure, ReasonerConfig, Reply, build_reasoner
 from open_r1_vision.reasoners.audit import main, measure_agreement, pair_up, read_labels, read_log
 from open_r1_vision.reasoners.records import Records
+from open_r1_vision.rewards.facts import rule_verdicts
 
 
 def test_kappa_by_hand():
@@ -125,3 +128,31 @@ def test_what_cannot_be_audited(tmp_path, capsys, content, labels, message):
     with pytest.raises(SystemExit):
         main(words)
     assert re.search(message, capsys.readouterr().err)
+
+
+# ---- contradictions
+
+
+def test_the_rule_does_not_see_a_contradiction():
+    """Nor does it claim to: it finds words, and both statements are there."""
+    assert rule_verdicts("AB = 3. No, AB = 5", ["AB = 3"], "words") == [1]
+    verdicts = [rule_verdicts(response, [fact], "words") for fact, response, _ in LABELLED]
+    assert verdicts == [[1]] * len(LABELLED)
+    measured = measure_agreement([str(verdict) for (verdict,) in verdicts], [str(label) for *_, label in LABELLED])
+    assert (measured.share.mean, measured.kappa) == (0.5, 0)
+    assert measured.table == {("1", "1"): len(LABELLED) // 2, ("1", "0"): len(LABELLED) // 2}
+
+
+@pytest.mark.parametrize("sees", [True, False])
+def test_how_far_a_judge_sees_contradictions(tmp_path, sees):
+    """A judge by the labels, and one that takes the first half of a response for the whole, as the rule does."""
+    labels = {response: label for _, response, label in LABELLED}
+
+    def generate(chats, max_tokens):
+        requests = [REQUEST.fullmatch(chat[1]["content"][0]["text"]) for chat in chats]
+        return [entries(labels[request["response"]] if sees else 1) for request in requests]
+
+    config = ReasonerConfig(kind="policy", log=str(tmp_path / "judge.jsonl"))
+    measured, num_failed = agreement(build_reasoner(config, generate=generate, ddp_timeout=1000), "Judge.")
+    assert num_failed == 0 and measured.share.count == len(LABELLED) == 12
+    assert (measured.share.mean, measured.kappa) == ((1, 1) if sees else (0.5, 0))

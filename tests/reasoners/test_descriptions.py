@@ -138,8 +138,9 @@ def test_the_live_policy_may_judge():
 
     reasoner = build_reasoner(ReasonerConfig(kind="policy", max_tokens=8), generate=generate, ddp_timeout=1000)
     verdicts = DescriptionJudge(reasoner, PROMPT).start(["a cat", None, "a dog"]).result()
-    assert [verdict.has_description for verdict in verdicts] == [True, False, None]
-    assert verdicts[2].failure == "unreadable: the reply is neither Yes nor No: 'Perhaps'"
+    # RAPID's rule: what is no Yes is No, and a policy that drifts does not stop its own training
+    assert [verdict.has_description for verdict in verdicts] == [True, False, False]
+    assert verdicts[2].failure is None
     assert calls == [["a cat", "", "a dog"]]
 
 

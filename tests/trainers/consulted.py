@@ -3,17 +3,13 @@
 
 import contextlib
 import re
-import sys
-from pathlib import Path
 
+from fact_chats import REQUEST, entries
+from scripted_server import asked, fault, reply
 from tiny_models import END, build_tokenizer, make_trainer, options, recording, rows
 
 from open_r1_vision.rewards import visual_facts_reward
 from open_r1_vision.trainers import VisionGRPOConfig, VisionGRPOTrainer
-
-sys.path.append(str(Path(__file__).parents[1] / "reasoners"))
-from fact_chats import REQUEST, entries  # noqa: E402
-from scripted_server import asked, fault, reply  # noqa: E402
 
 FACTS = [["a is red", "b is blue"], ["c is big", "d is small", "e is flat"]]
 DESCRIPTION = re.compile(r"=== TEXT \w+ ===\n(.*)\n=== END OF TEXT", re.DOTALL)

@@ -103,14 +103,14 @@ def test_only_rewards_that_name_the_column_depend_on_it(build):
 def test_rows_without_facts_and_facts_of_the_question_are_not_judged(build):
     """Their reward is None. What fails elsewhere does not change that, nor is it counted among them."""
     facts = [["How many"], [], ["many", "c is big"]]
-    judge = {"row-2 says 0": (0, 1), "row-2 says 1": (1, 1), "row-2 says 2": (1, 0), "row-2 says 3": 404}
+    judge = {"row-2 says 0": (1,), "row-2 says 1": (1,), "row-2 says 2": (0,), "row-2 says 3": 404}
     with ScriptedServer(verdicts_by(judge)) as server:
         trainer = facts_trainer(build, server, facts=facts)
         trainer.train()
     (table,) = trainer.tables
     assert [value for _, value in table["row-0"]] == [None] * 4
     assert [value for _, value in table["row-1"]] == [None] * 4
-    # `many` stands in the question and is not counted: 1, 1, 0, and their mean
+    # `many` stands in the question and is not asked about: 1, 1, 0, and their mean
     assert [value for _, value in table["row-2"]] == pytest.approx([1, 1, 0, 2 / 3])
     assert len(server.requests) == 4
     assert step_logs(trainer, "judge/failure_rate")[0] == (0.25,)

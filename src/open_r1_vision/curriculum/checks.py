@@ -3,7 +3,7 @@
 
 from typing import Any
 
-from open_r1_vision.arguments import DataArguments, Recipe, ScriptArguments, parse_recipe
+from open_r1_vision.arguments import Recipe, ScriptArguments, WarmUpArguments, parse_recipe
 from open_r1_vision.curriculum.recipe import Curriculum, Stage
 from open_r1_vision.importing import import_callable, is_dotted_path
 
@@ -56,7 +56,7 @@ def _check_sft(curriculum: Curriculum, stage: Stage) -> None:
     from trl import ModelConfig, SFTConfig
 
     settings = {key: value for key, value in stage.settings.items() if key != "deepspeed"}
-    parse_recipe(Recipe({**settings, "use_cpu": True, "bf16": False}, None), (DataArguments, SFTConfig, ModelConfig))
+    parse_recipe(Recipe({**settings, "use_cpu": True, "bf16": False}, None), (WarmUpArguments, SFTConfig, ModelConfig))
     columns = _check_data(_with_source(curriculum, stage))
     missing = [name for name in ("prompt", "completion") if name not in columns]
     if missing and "messages" not in columns:

@@ -26,6 +26,7 @@ from open_r1_vision.data.replies import ReplyFile
 from open_r1_vision.data.visual_facts import SCHEMA, add_facts, ask, select_tasks
 from open_r1_vision.prompts import fill_prompt, load_template
 from open_r1_vision.reasoners import ReasonerConfig
+from open_r1_vision.reasoners.config import read_block
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -52,9 +53,7 @@ def _annotate(options: argparse.Namespace) -> str:
             raise ValueError(f"--{name} is {getattr(options, name)}: set at least 1.")
     config = read_reasoner(options.reasoner)
     prompt = load_template(options.prompt, "max_facts")
-    dataset_options = (
-        asking.read_mapping(options.dataset_options, "--dataset_options") if options.dataset_options else {}
-    )
+    dataset_options = read_block(options.dataset_options, "dataset_options") if options.dataset_options else {}
     dataset = load_rows(options.dataset, options.dataset_split, **dataset_options)
     if options.limit is not None:
         dataset = dataset.select(range(min(options.limit, len(dataset))))
@@ -98,7 +97,7 @@ def _build_parser() -> argparse.ArgumentParser:
     add("--dataset", help="as in a recipe: a file, a folder, a dotted path, or a hub id")
     add("--dataset_split", default="train")
     add("--dataset_options", metavar="JSON", help="as in a recipe")
-    add("--reasoner", metavar="JSON", help="a recipe's `reasoner` block: JSON, or the path of a JSON or YAML file")
+    add("--reasoner", metavar="JSON", help="its block of a recipe, or a YAML or JSON file: of the block, or a recipe")
     add("--output", type=Path, metavar="FOLDER", help="where replies, rows and the sample go")
     add("--prompt", default="visual_facts", help="what the model is told; a packaged prompt or a path")
     add("--max_facts", type=int, default=8, help="most facts of a row")

@@ -17,12 +17,13 @@ from tqdm import tqdm
 
 from open_r1_vision.data.replies import ReplyFile
 from open_r1_vision.reasoners import Failure, Outcome, Reasoner, ReasonerConfig, build_reasoner
+from open_r1_vision.reasoners.config import DECIDING, read_block
 from open_r1_vision.reasoners.interface import clean_text
 
 Chat = list[dict[str, str]]
 
-#: Settings of a reasoner that can change a reply.
-_SAMPLING = ("kind", "model", "temperature", "top_p", "max_tokens", "seed", "chat_template_kwargs", "extra_body")
+#: Settings of a reasoner that are made here.
+_OWN = ("n", "response_schema")
 #: Failures in a row after which it is the reasoner, not the rows.
 _HOPELESS = 32
 
@@ -38,7 +39,7 @@ def list_schema(field: str) -> dict[str, Any]:
 
 
 def read_reasoner(text: str, schema: Mapping[str, Any]) -> ReasonerConfig:
-    """The reasoner that an option names: a JSON object, or the path of a JSON or YAML file that holds one.
+    """The reasoner that an option names, see :func:`open_r1_vision.reasoners.config.read_block`.
 
     Args:
         text: the option.
@@ -47,7 +48,7 @@ def read_reasoner(text: str, schema: Mapping[str, Any]) -> ReasonerConfig:
     Raises:
         ValueError: there is none, or its settings can't work for this.
     """
-    config = ReasonerConfig.from_mapping(read_mapping(text, "--reasoner"))
+    config = ReasonerConfig.from_mapping(read_block(text))
     if config.response_schema is not None or config.n != 1:
         (field,) = schema["properties"]
         raise ValueError(
@@ -57,28 +58,9 @@ def read_reasoner(text: str, schema: Mapping[str, Any]) -> ReasonerConfig:
     return replace(config, response_schema=dict(schema))
 
 
-def read_mapping(text: str, option: str) -> dict[str, Any]:
-    """A JSON object, or the path of a JSON or YAML file that holds one.
-
-    Raises:
-        ValueError: it is neither.
-    """
-    import yaml
-
-    try:
-        value = yaml.safe_load(text if text.lstrip().startswith("{") else Path(text).read_text(encoding="utf-8"))
-    except (yaml.YAMLError, OSError, UnicodeDecodeError) as error:
-        raise ValueError(
-            f"{option} {text!r:.80} can't be read ({error}): give a JSON object, or the path of a JSON or YAML file."
-        ) from error
-    if not isinstance(value, dict):
-        raise ValueError(f"{option} {text!r:.80} holds {value!r:.60}: give an object such as {{kind: endpoint}}.")
-    return value
-
-
 def reply_settings(config: ReasonerConfig) -> dict[str, Any]:
     """What of a reasoner a reply depends on, for a ReplyFile."""
-    return {f"reasoner.{name}": getattr(config, name) for name in _SAMPLING}
+    return {f"reasoner.{name}": getattr(config, name) for name in DECIDING if name not in _OWN}
 
 
 def ask_rows(

@@ -29,6 +29,7 @@ from open_r1_vision.data.loading import load_rows
 from open_r1_vision.data.replies import ReplyFile
 from open_r1_vision.data.rows import IMAGE_MARKER
 from open_r1_vision.prompts import fill_prompt, load_template
+from open_r1_vision.reasoners.config import read_block
 from open_r1_vision.reasoners.fencing import fence, harmless
 from open_r1_vision.rewards.answers import completion_text
 from open_r1_vision.rewards.headers import extract_description, split_sections
@@ -57,9 +58,7 @@ def _make(options: argparse.Namespace) -> str:
         if getattr(options, name) is not None and getattr(options, name) < 1:
             raise ValueError(f"--{name} is {getattr(options, name)}: set at least 1.")
     config = asking.read_reasoner(options.reasoner, SCHEMA) if options.reasoner else None
-    dataset_options = (
-        asking.read_mapping(options.dataset_options, "--dataset_options") if options.dataset_options else {}
-    )
+    dataset_options = read_block(options.dataset_options, "dataset_options") if options.dataset_options else {}
     dataset = load_rows(options.dataset, options.dataset_split, **dataset_options)
     if options.limit is not None:
         dataset = dataset.select(range(min(options.limit, len(dataset))))

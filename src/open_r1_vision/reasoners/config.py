@@ -10,11 +10,13 @@ reasoner:
 """
 
 import difflib
+import json
 import logging
 import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
+from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -24,6 +26,11 @@ KINDS = ("policy", "local", "endpoint")
 BACKENDS = ("transformers", "vllm")
 DTYPES = (None, "float32", "bfloat16", "float16")
 POLICIES = ("group_mean", "drop_group", "zero", "abort")
+#: Settings that decide what is replied. All others say where and within which limits, and may change in between.
+DECIDING = (
+    *("kind", "model", "temperature", "top_p", "max_tokens", "n", "seed", "dtype"),
+    *("response_schema", "chat_template_kwargs", "extra_body"),
+)
 
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*", re.ASCII)
 _SECRET = re.compile(r"(^|[_-])(key|token|secret|password|authorization)$", re.IGNORECASE)
@@ -252,6 +259,53 @@ class ReasonerConfig:
                 f"request_seconds is {self.request_seconds:g}, but a whole batch has only batch_seconds "
                 f"{self.batch_seconds:g}: lower the first or raise the second."
             )
+
+
+def read_block(text: str, key: str = "reasoner") -> dict[str, Any]:
+    """The block that an option of a command line gives: as JSON, or in a YAML or JSON file.
+
+    Args:
+        text: a JSON object, or the path of a file that holds the block alone or, as a recipe does, under `key`.
+        key: the block's name in a recipe; `reasoner`, `fact_judge`, `description_judge`.
+
+    Raises:
+        ValueError: there is no block. The message repeats nothing of the text, in which a key may stand.
+    """
+    advice = f"give a JSON object, or the path of a YAML or JSON file with such settings, alone or under `{key}:`."
+    is_inline = text.lstrip().startswith("{")
+    if not is_inline:
+        try:
+            text = Path(text).read_text(encoding="utf-8")
+        except (OSError, ValueError) as error:
+            reason = (isinstance(error, OSError) and error.strerror) or "it is no text"
+            raise ValueError(f"{key} is no JSON object, and no file that can be read ({reason}): {advice}") from None
+    where = "the text" if is_inline else "the file"
+    try:
+        value = _parse(text)
+        block = value.get(key, value) if isinstance(value, dict) else None
+        # in a recipe a block may be JSON, too
+        block = _parse(block) if isinstance(block, str) else block
+    except ValueError as error:
+        raise ValueError(f"{key}: {where} is neither JSON nor YAML{error}: {advice}") from None
+    if not isinstance(block, dict):
+        raise ValueError(f"{key}: {where} holds no mapping: {advice}")
+    return block
+
+
+def _parse(text: str) -> Any:
+    """A value in JSON, or else in YAML, which reads some numbers of JSON as strings."""
+    import yaml
+
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError):
+        pass
+    try:
+        return yaml.safe_load(text)
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
+        # YAML's own message quotes the text
+        mark = getattr(error, "problem_mark", None)
+        raise ValueError(f" (line {mark.line + 1}, column {mark.column + 1})" if mark else "") from None
 
 
 def _number(name: str, value: Any, low: float, high: float | None, whole: bool) -> int | float:

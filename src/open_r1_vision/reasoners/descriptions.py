@@ -48,6 +48,8 @@ class DescriptionJudge:
             raise ValueError(f"n is {reasoner.config.n}, but a judge gives one verdict: set the reasoner's n to 1.")
         self.reasoner = reasoner
         self.system_prompt = system_prompt
+        # RAPID asks the policy, and takes for No whatever is no Yes: to stop for a policy that drifts would be no help
+        self._read = starts_with_yes if reasoner.config.kind == "policy" else read_yes_or_no
 
     def start(
         self, captions: Sequence[str | None], tags: Sequence[Mapping[str, Any]] | None = None
@@ -61,9 +63,7 @@ class DescriptionJudge:
         # together with other processes, one without caption is asked for too: all must generate equally often
         asked = [index for index, text in enumerate(captions) if self.reasoner.in_step or text is not None]
         chats = [self._chat(captions[index] or "") for index in asked]
-        pending = self.reasoner.submit(
-            chats, read=read_yes_or_no, tags=[tags[index] for index in asked] if tags else None
-        )
+        pending = self.reasoner.submit(chats, read=self._read, tags=[tags[index] for index in asked] if tags else None)
         return PendingDescriptions(pending, asked, captions)
 
     def _chat(self, caption: str) -> list[dict]:
@@ -99,6 +99,14 @@ class PendingDescriptions:
             else:
                 verdicts.append(DescriptionVerdict(outcome.verdict))
         return verdicts
+
+
+def starts_with_yes(reply: str) -> bool:
+    """Whether a reply's first word is Yes."""
+    try:
+        return read_yes_or_no(reply)
+    except ValueError:
+        return False
 
 
 def read_yes_or_no(reply: str) -> bool:

@@ -25,6 +25,8 @@ logger = logging.getLogger(__name__)
 #: A batch ends by its own limit; this much later it has lost its thread.
 _GRACE_SECONDS = 30.0
 _PROBE_TOKENS = 16
+#: How long they may take, at least.
+_PROBE_SECONDS = 30.0
 #: A batch's first requests leave in so many portions, with a pause between them. Those that leave together come back
 #: together, and then wait for each other again and again: with 64 at once and a server of 50 ms, that took a tenth of
 #: the time.
@@ -161,8 +163,10 @@ class _Connection:
         config = self._config
         messages = [{"role": "user", "content": "Reply with one word."}]
         tokens = min(config.max_tokens, _PROBE_TOKENS)
+        # a server whose engine is dead lists its models and never replies
+        limit = min(config.request_seconds, max(config.start_seconds, _PROBE_SECONDS))
         while True:
-            outcome = await client.try_once(messages, tokens, time.monotonic() + config.request_seconds)
+            outcome = await client.try_once(messages, tokens, time.monotonic() + limit)
             if isinstance(outcome, Reply) or outcome.reason == "rate_limit":
                 return ""
             # servers close connections now and then, and some after an error

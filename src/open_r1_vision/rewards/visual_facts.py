@@ -3,7 +3,8 @@
 
 Perception-R1 (arXiv 2506.07218): r_v = sum_j o_j / m, where o_j is 1 if the response states fact j of m, else 0. In
 [0, 1], added with weight 0.7. None for a row without facts, or whose facts all stand in the question. A judge decides
-(`fact_verdicts`); without one the rule of `facts.py` does.
+(`fact_verdicts`); without one the rule of `facts.py` does, which can't see that a response contradicts itself: of
+"AB = 3. No, AB = 5" it has `AB = 3` stated.
 
 Four defects of the authors' code are not shared. They divide by the verdicts that could be read, so that a judge that
 gives one of six makes 1; here m is the number of facts. They take the verdict NaN for 1 and 0.6 for 0.6; here only
@@ -50,7 +51,7 @@ def visual_facts_reward(
         columns: further columns of the rows; not used.
 
     Returns:
-        A share in [0, 1] for each completion; None where no facts are left.
+        A share in [0, 1] for each completion; None where no facts are left, or the judge failed.
 
     Raises:
         ValueError: an unknown match, facts that are not a list of strings, or columns of unequal length.
@@ -74,7 +75,8 @@ def visual_facts_reward(
             verdicts = rule_verdicts(_own_section(text, start, section) if section else text, wanted, match)
         elif isinstance(verdicts, (list, tuple)) and len(verdicts) == len(given):
             verdicts = [verdict for verdict, fact in zip(verdicts, given, strict=True) if fact in wanted]
-        rewards.append(_count_stated(verdicts, len(wanted)) / len(wanted))
+        failed = fact_verdicts is not None and verdicts is None
+        rewards.append(None if failed else _count_stated(verdicts, len(wanted)) / len(wanted))
     return rewards
 
 

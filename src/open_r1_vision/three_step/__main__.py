@@ -49,7 +49,10 @@ def _build_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--limit", type=int, metavar="N", help="the first N rows only")
     parser.add_argument(
-        "--reasoner", required=True, type=_reasoner, metavar="JSON|FILE", help="its block of a recipe, or a YAML file"
+        "--reasoner",
+        required=True,
+        metavar="JSON|FILE",
+        help="its block of a recipe, or a YAML or JSON file: of the block, or a recipe",
     )
     parser.add_argument("--output", required=True, type=Path, help="JSONL file, a line for each row")
     parser.add_argument("--overwrite", action="store_true", help="replace the output instead of going on with it")
@@ -67,6 +70,7 @@ def _build_parser() -> argparse.ArgumentParser:
 
 def _run(args: argparse.Namespace) -> Any:
     from open_r1_vision.data.loading import load_rows
+    from open_r1_vision.reasoners.config import read_block
     from open_r1_vision.three_step.pipeline import ThreeStep
 
     if args.limit is not None and args.limit < 1:
@@ -76,7 +80,7 @@ def _run(args: argparse.Namespace) -> Any:
     options = {item.name: getattr(args, item.name) for item in fields(StepOptions)}
     # an empty word on the command line is no prompt
     options = {name: None if value == "" else value for name, value in options.items()}
-    pipeline = ThreeStep(args.model, args.reasoner, device=args.device, **options)
+    pipeline = ThreeStep(args.model, read_block(args.reasoner), device=args.device, **options)
     rows = load_rows(args.dataset, args.dataset_split, **args.dataset_options)
     if args.limit is not None:
         rows = rows.select(range(min(args.limit, len(rows))))
@@ -102,22 +106,6 @@ def _mapping(text: str) -> dict[str, Any]:
     if not isinstance(value, dict):
         raise argparse.ArgumentTypeError(f"{text!r} is no mapping: give one, such as '{{\"count\": 8}}'")
     return value
-
-
-def _reasoner(text: str) -> dict[str, Any]:
-    """A mapping in JSON, or a YAML file that holds one, alone or under `reasoner:` as in a recipe."""
-    if text.lstrip().startswith("{"):
-        return _mapping(text)
-    import yaml
-
-    try:
-        value = yaml.safe_load(Path(text).read_text(encoding="utf-8"))
-    except (OSError, ValueError, yaml.YAMLError) as error:
-        raise argparse.ArgumentTypeError(f"{text!r} is neither JSON nor a YAML file ({error})") from error
-    block = value.get("reasoner", value) if isinstance(value, dict) else None
-    if not isinstance(block, dict):
-        raise argparse.ArgumentTypeError(f"{text!r} has no reasoner: write its settings as `key: value` lines")
-    return block
 
 
 if __name__ == "__main__":

@@ -6,18 +6,13 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from open_r1_vision.prompts import load_prompt, load_template
-from open_r1_vision.reasoners.config import ReasonerConfig
+from open_r1_vision.reasoners.config import DECIDING, ReasonerConfig
 from open_r1_vision.rewards.answers import check_answer_form
 
 #: What a mapping that names none of a group's settings gets: the paper's sampling, and time for replies so long.
 _LENGTH: dict[str, Any] = {"max_tokens": 8192}
 _SAMPLING: dict[str, Any] = {"temperature": 0.6, "top_p": 0.95}
 _TIME: dict[str, Any] = {"request_seconds": 600.0, "batch_seconds": 3600.0}
-#: Settings of a reasoner that decide what it replies. Its address may change, as its limits of time may.
-_REASONER_SETTINGS = (
-    *("kind", "model", "temperature", "top_p", "max_tokens", "n", "seed", "dtype"),
-    *("chat_template_kwargs", "extra_body"),
-)
 
 
 @dataclass(frozen=True)
@@ -132,4 +127,4 @@ def check_reasoner_config(config: ReasonerConfig) -> None:
 
 def reasoner_settings(config: ReasonerConfig) -> dict[str, Any]:
     """What of a reasoner decides its replies."""
-    return {f"reasoner.{name}": getattr(config, name) for name in _REASONER_SETTINGS}
+    return {f"reasoner.{name}": getattr(config, name) for name in DECIDING}

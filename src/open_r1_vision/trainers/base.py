@@ -1,8 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """VisionGRPOTrainer: TRL's GRPOTrainer, right for images."""
 
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, ClassVar
 
@@ -19,8 +18,8 @@ from open_r1_vision.reasoners.facts import FactJudge, judge_config
 from open_r1_vision.rewards.answers import completion_text
 from open_r1_vision.rewards.loading import checked
 from open_r1_vision.trainers.callbacks import KLScheduleCallback, RequireDeepSpeedCallback
-from open_r1_vision.trainers.config import VisionGRPOConfig, read_reasoner
-from open_r1_vision.trainers.consulting import Consultation, Findings, Verdicts, setting
+from open_r1_vision.trainers.config import VisionGRPOConfig
+from open_r1_vision.trainers.consulting import Verdicts, setting
 from open_r1_vision.trainers.judging import FactJudging
 from open_r1_vision.trainers.missing_images import MissingImages
 from open_r1_vision.trainers.sampling import EpochSampler
@@ -109,11 +108,13 @@ class VisionGRPOTrainer(WholeCheckpoints, MissingImages, GRPOTrainer):
         self.drop_unused_weight_renames()
         #: Text models that are consulted about completions.
         self.verdicts = Verdicts(self.reward_funcs)
-        judge_block = read_reasoner("fact_judge", args.fact_judge)
+        self.fact_judging: FactJudging | None = None
+        judge_block = args.reasoners.get("fact_judge")
         if judge_block is not None:
             judge = FactJudge(self.build_reasoner(judge_config(judge_block)), load_prompt(args.fact_judge_prompt))
             leave_out = all(setting(reward, "leave_out_question", True) for reward in self.reward_funcs)
-            self.verdicts.add(FactJudging(judge, leave_out), "fact_judge")
+            self.fact_judging = FactJudging(judge, leave_out)
+            self.verdicts.add(self.fact_judging, "fact_judge")
         self.add_callback(KLScheduleCallback(self))
         if args.deepspeed:
             self.add_callback(RequireDeepSpeedCallback(self))
@@ -249,40 +250,13 @@ class VisionGRPOTrainer(WholeCheckpoints, MissingImages, GRPOTrainer):
         self, inputs: list[dict], prompts: list, completions: list, completion_ids_list: list
     ) -> torch.Tensor:
         self._log_completion_extra("id", [row.get("id") for row in inputs])
-        findings = [self._take(*pair, inputs) for pair in zip(self.verdicts, self.verdicts.take(), strict=True)]
+        findings = self.verdicts.finish(inputs, self.timed, self._log_metric, self._log_completion_extra)
         with self.timed("rewards"):
             rewards = super()._calculate_rewards(inputs, prompts, completions, completion_ids_list)
-        return self._settle(rewards, findings) if findings else rewards
-
-    def _take(self, consultation: Consultation, finish: Callable[[], Findings], rows: list[dict]) -> Findings:
-        """Wait for findings, give them to the rows and log them."""
-        start = time.monotonic()
-        with self.timed(consultation.activity):
-            findings = finish()
-        hidden = max(0.0, findings.seconds - (time.monotonic() - start))
-        for name, values in findings.columns.items():
-            for row, value in zip(rows, values, strict=True):
-                row[name] = value
-        for name, values in findings.metrics.items():
-            for value in values:
-                self._log_metric(name, value)
-        for name, values in findings.logged.items():
-            self._log_completion_extra(name, values)
-        self._log_metric(f"{consultation.name}/hidden_seconds", hidden)
-        return findings
-
-    def _settle(self, rewards: torch.Tensor, findings: list[Findings]) -> torch.Tensor:
-        """The rewards of all processes with those replaced whose verdicts failed."""
-        flags = [[of_one.asked, [reason is not None for reason in of_one.failures]] for of_one in findings]
-        flags_CSB = torch.tensor(flags, device=rewards.device)  # S: asked, failed
-        asked_NC, failed_NC = self.accelerator.gather(flags_CSB.permute(2, 1, 0).contiguous()).unbind(1)
-        for index, consultation in enumerate(self.verdicts):
-            asked = asked_NC[:, index].sum().item()
-            failed = failed_NC[:, index].sum().item()
-            self._log_metric(f"{consultation.name}/failure_rate", failed / max(asked, 1))
-        reasons = [next((reason for reason in of_one.failures if reason), None) for of_one in findings]
+        if not findings:
+            return rewards
         group_size: Any = self.num_generations if self.model.training else self.num_generations_eval
-        return self.verdicts.settle(rewards, asked_NC, failed_NC, reasons, group_size)
+        return self.verdicts.settle_findings(rewards, findings, group_size, self.accelerator.gather, self._log_metric)
 
     # ---- time and logs
 

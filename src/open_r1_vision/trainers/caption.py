@@ -20,8 +20,8 @@ from open_r1_vision.reasoners.descriptions import DescriptionJudge
 from open_r1_vision.rewards.answers import score_answers
 from open_r1_vision.rewards.tags import extract_section
 from open_r1_vision.trainers.base import VisionGRPOTrainer
-from open_r1_vision.trainers.config import CaptionGRPOConfig, read_reasoner
-from open_r1_vision.trainers.consulting import Findings
+from open_r1_vision.trainers.config import CaptionGRPOConfig
+from open_r1_vision.trainers.consulting import Findings, usage
 from open_r1_vision.trainers.judging import DescriptionJudging
 
 
@@ -70,12 +70,12 @@ class CaptionGRPOTrainer(VisionGRPOTrainer):
     ) -> None:
         args = args or self.config_class(output_dir="runs/caption_grpo")
         super().__init__(model, reward_funcs, args, *rest, **kwargs)
-        config = read_reasoner("reasoner", args.reasoner) or ReasonerConfig(max_tokens=args.reader_max_tokens)
+        config = args.reasoners.get("reasoner") or ReasonerConfig(max_tokens=args.reader_max_tokens)
         self.reader: CaptionReader = reader or build_reader(
             self.build_reasoner(config), args.reader_prompt, args.reader_template, args.reader_answer
         )
         self.verdicts.add(Reading(self, config))
-        judge_block = read_reasoner("description_judge", args.description_judge)
+        judge_block = args.reasoners.get("description_judge")
         if judge_block is not None:
             judge = DescriptionJudge(self.build_reasoner(judge_block), load_prompt(args.description_prompt))
             self.verdicts.add(DescriptionJudging(judge, self.extract_caption), "description_judge")
@@ -140,12 +140,15 @@ class Reading:
                     f"{type(reader).__name__}.read returned {len(readings)} readings for {len(captions)} captions: "
                     "it must return one for each, in the same order."
                 )
-            return _describe(rows, captions, readings, pending.seconds if pending else 0.0)
+            stats = usage("reader", reader.reasoner) if isinstance(reader, TextReader) else {}
+            return _describe(rows, captions, readings, pending.seconds if pending else 0.0, stats)
 
         return finish
 
 
-def _describe(rows: Sequence[Mapping[str, Any]], captions: list, readings: list, seconds: float) -> Findings:
+def _describe(
+    rows: Sequence[Mapping[str, Any]], captions: list, readings: list, seconds: float, stats: dict[str, list[float]]
+) -> Findings:
     scores: list[float] = []
     for row, reading in zip(rows, readings, strict=True):
         if reading.failure is None and row["solution"] is not None:
@@ -159,6 +162,7 @@ def _describe(rows: Sequence[Mapping[str, Any]], captions: list, readings: list,
         asked=[caption is not None for caption in captions],
         failures=[reading.failure for reading in readings],
         metrics={
+            **stats,
             "reader/accuracy": scores,
             "reader/not_a_description": [float(not reading.is_description) for reading in read],
             "reader/no_answer": [

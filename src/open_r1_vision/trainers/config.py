@@ -4,6 +4,7 @@
 import json
 import os
 from dataclasses import dataclass, field
+from typing import ClassVar
 
 import torch
 from trl import GRPOConfig
@@ -11,6 +12,7 @@ from trl import GRPOConfig
 from open_r1_vision.batching import BatchPlan, plan_batch
 from open_r1_vision.distributed import boot_deepspeed_on_cpu, num_processes
 from open_r1_vision.importing import import_callable
+from open_r1_vision.prompts import load_prompt, load_template
 from open_r1_vision.reasoners.config import ReasonerConfig
 from open_r1_vision.rewards.loading import required_columns
 from open_r1_vision.trainers.schedules import kl_weight
@@ -29,6 +31,7 @@ class VisionGRPOConfig(GRPOConfig):
 
     # a mapping may come from the command line as JSON
     _VALID_DICT_FIELDS = [*GRPOConfig._VALID_DICT_FIELDS, "fact_judge"]
+    _REASONERS: ClassVar[tuple[str, ...]] = ("fact_judge",)
 
     prompts_per_step: int | None = field(
         default=None,
@@ -41,6 +44,14 @@ class VisionGRPOConfig(GRPOConfig):
     max_completions_per_device: int = field(
         default=8,
         metadata={"help": "Most completions in one device's micro-batch, with prompts_per_step: the memory knob."},
+    )
+    updates_per_sampling: int = field(
+        default=1,
+        metadata={
+            "help": "Optimizer steps that are made of one sampling, with prompts_per_step: so many times as many "
+            "prompts are sampled at once. From the second step on the policy is not the one that sampled, and "
+            "clipping acts."
+        },
     )
     max_prompt_tokens: int | None = field(
         default=None,
@@ -83,7 +94,7 @@ class VisionGRPOConfig(GRPOConfig):
                 f"beta_schedule is {self.beta_schedule!r} but beta is 0, so there is no KL term to anneal: set beta "
                 "above 0 or beta_schedule to constant."
             )
-        read_reasoner("fact_judge", self.fact_judge)
+        self._check_reasoners()
         self.batch_plan = self._plan_batch()
         if self.use_cpu or not torch.cuda.is_available():
             self._prepare_for_cpu()
@@ -94,7 +105,38 @@ class VisionGRPOConfig(GRPOConfig):
         """Columns that options name. The rows must have them; a row may leave them empty."""
         return ()
 
+    @property
+    def reasoners(self) -> dict[str, ReasonerConfig]:
+        """The text models that are consulted about completions, by the option that names them.
+
+        Raises:
+            ValueError: a block that can't work.
+        """
+        blocks = {name: read_reasoner(name, getattr(self, name)) for name in self._REASONERS}
+        return {name: config for name, config in blocks.items() if config is not None}
+
+    def _check_reasoners(self) -> None:
+        """Find out before anything is loaded whether blocks and prompts can work, and how long they may wait."""
+        configs = list(self.reasoners.values())
+        servers = [config.batch_seconds for config in configs if config.kind == "endpoint"]
+        local = [config.batch_seconds for config in configs if config.kind == "local"]
+        # servers are asked at the same time, models in this process one after the other
+        longest = max(servers, default=0.0) + sum(local)
+        if longest >= self.ddp_timeout and (servers or local):
+            raise ValueError(
+                f"The reasoners may take {longest:g} s together (batch_seconds), but ddp_timeout is "
+                f"{self.ddp_timeout}: a process that waits for them would be given up by the others. Lower "
+                "batch_seconds or raise ddp_timeout."
+            )
+        if self.fact_judge is not None:
+            load_prompt(self.fact_judge_prompt)
+
     def _plan_batch(self) -> BatchPlan | None:
+        if self.updates_per_sampling < 1 or (self.updates_per_sampling > 1 and self.prompts_per_step is None):
+            raise ValueError(
+                f"updates_per_sampling is {self.updates_per_sampling} and prompts_per_step {self.prompts_per_step}: "
+                "set the first to at least 1, and the second too, or use TRL's steps_per_generation instead of both."
+            )
         if self.prompts_per_step is None:
             return None
         default = GRPOConfig.__dataclass_fields__
@@ -109,6 +151,8 @@ class VisionGRPOConfig(GRPOConfig):
         )
         self.per_device_train_batch_size = plan.per_device
         self.gradient_accumulation_steps = plan.accumulation
+        if self.updates_per_sampling > 1:
+            self.steps_per_generation = plan.accumulation * self.updates_per_sampling
         return plan
 
     def _prepare_for_cpu(self) -> None:
@@ -130,6 +174,7 @@ class CaptionGRPOConfig(VisionGRPOConfig):
     """Options of CaptionGRPOTrainer."""
 
     _VALID_DICT_FIELDS = [*VisionGRPOConfig._VALID_DICT_FIELDS, "reasoner", "description_judge"]
+    _REASONERS = (*VisionGRPOConfig._REASONERS, "reasoner", "description_judge")
 
     caption_section: str | None = field(
         default="info",
@@ -183,9 +228,15 @@ class CaptionGRPOConfig(VisionGRPOConfig):
             )
         if self.reader_answer not in ("short", "boxed"):
             raise ValueError(f"reader_answer is {self.reader_answer!r}: set it to short or boxed.")
-        read_reasoner("reasoner", self.reasoner)
-        read_reasoner("description_judge", self.description_judge)
         super().__post_init__()
+
+    def _check_reasoners(self) -> None:
+        super()._check_reasoners()
+        load_prompt(self.reader_prompt)
+        if self.reader_template is not None:
+            load_template(self.reader_template, "caption", "problem")
+        if self.description_judge is not None:
+            load_prompt(self.description_prompt)
 
 
 def read_reasoner(name: str, block: dict | str | None) -> ReasonerConfig | None:
@@ -196,13 +247,17 @@ def read_reasoner(name: str, block: dict | str | None) -> ReasonerConfig | None:
     """
     if block is None:
         return None
+    # the block itself is not repeated: a key may stand in it
     try:
         block = json.loads(block) if isinstance(block, str) else block
-        if not isinstance(block, dict):
-            raise ValueError("it is no mapping: give a block such as {kind: local, model: FOLDER}.")
+    except ValueError as error:
+        raise ValueError(f"`{name}` is no JSON: give a block such as {{kind: local, model: FOLDER}}.") from error
+    if not isinstance(block, dict):
+        raise ValueError(f"`{name}` is a {type(block).__name__}: give a block such as {{kind: local, model: FOLDER}}.")
+    try:
         return ReasonerConfig.from_mapping(block)
     except ValueError as error:
-        raise ValueError(f"`{name}` is {block!r:.200}: {error}") from error
+        raise ValueError(f"`{name}`: {error}") from error
 
 
 @dataclass
@@ -293,3 +348,4 @@ class HintCaptionGRPOConfig(HintGRPOConfig, CaptionGRPOConfig):
     """Options of HintCaptionGRPOTrainer: those of both trainers."""
 
     _VALID_DICT_FIELDS = CaptionGRPOConfig._VALID_DICT_FIELDS
+    _REASONERS = CaptionGRPOConfig._REASONERS

@@ -8,6 +8,7 @@ parameters depends on the verdict: where that failed, the reward is replaced by 
 """
 
 import inspect
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
@@ -16,6 +17,11 @@ import torch
 
 from open_r1_vision.reasoners.config import ReasonerConfig
 from open_r1_vision.reasoners.failures import FailureGuard, consecutive_groups, fill_failures
+from open_r1_vision.reasoners.interface import Reasoner
+from open_r1_vision.trainers.timing import StepTimer
+
+LogMetric = Callable[[str, float], None]
+LogExtra = Callable[[str, list], None]
 
 #: In which policies are followed where consultations have different ones.
 _ORDER = ("abort", "zero", "group_mean", "drop_group")
@@ -110,10 +116,67 @@ class Verdicts:
         """Start all consultations about a batch; see :meth:`Consultation.start`."""
         self._pending = [consultation.start(rows, starts, texts) for consultation in self]
 
-    def take(self) -> list[Callable[[], Findings]]:
-        """What waits for the findings of each consultation, in order; there is a batch under way."""
+    def finish(
+        self, rows: Sequence[dict[str, Any]], timed: StepTimer, log_metric: LogMetric, log_extra: LogExtra
+    ) -> list[Findings]:
+        """Wait for the findings of the batch under way, give them to its rows, and log them.
+
+        Models in this process, which may generate together with other processes, take their turns first, in one order
+        everywhere; servers work on meanwhile.
+
+        Args:
+            rows: of the completions; they get the findings' columns.
+            timed: times the waiting, as the consultation's `activity`.
+            log_metric: takes a metric's name and value.
+            log_extra: takes the name and the values of a column of the completions' table.
+
+        Returns:
+            The findings of each consultation, in the order in which they were added.
+        """
         pending, self._pending = self._pending, []
-        return pending
+        pairs = list(enumerate(zip(self, pending, strict=True)))
+        pairs.sort(key=lambda pair: pair[1][0].config.kind == "endpoint")
+        found: dict[int, Findings] = {}
+        for index, (consultation, wait) in pairs:
+            start = time.monotonic()
+            with timed(consultation.activity):
+                findings = found[index] = wait()
+            log_metric(f"{consultation.name}/hidden_seconds", max(0.0, findings.seconds - (time.monotonic() - start)))
+            for name, values in findings.columns.items():
+                for row, value in zip(rows, values, strict=True):
+                    row[name] = value
+            for name, values in findings.metrics.items():
+                for value in values:
+                    log_metric(name, value)
+            for name, values in findings.logged.items():
+                log_extra(name, values)
+        return [found[index] for index in range(len(found))]
+
+    def settle_findings(
+        self,
+        rewards_NK: torch.Tensor,
+        findings: Sequence[Findings],
+        group_size: int,
+        gather: Callable[[torch.Tensor], torch.Tensor],
+        log_metric: LogMetric,
+    ) -> torch.Tensor:
+        """:meth:`settle` with the findings of all processes; logs the share of verdicts that failed.
+
+        Args:
+            rewards_NK: as for `settle`.
+            findings: of this process.
+            group_size: as for `settle`.
+            gather: of a tensor over all processes, along its first dimension.
+            log_metric: takes a metric's name and value.
+        """
+        flags = [[of_one.asked, [reason is not None for reason in of_one.failures]] for of_one in findings]
+        flags_CSB = torch.tensor(flags, device=rewards_NK.device)  # S: asked, failed
+        asked_NC, failed_NC = gather(flags_CSB.permute(2, 1, 0).contiguous()).unbind(1)
+        for index, consultation in enumerate(self):
+            asked, failed = asked_NC[:, index].sum().item(), failed_NC[:, index].sum().item()
+            log_metric(f"{consultation.name}/failure_rate", failed / max(asked, 1))
+        reasons = [next((reason for reason in of_one.failures if reason), None) for of_one in findings]
+        return self.settle(rewards_NK, asked_NC, failed_NC, reasons, group_size)
 
     def settle(
         self,
@@ -151,6 +214,12 @@ class Verdicts:
             if lost_by_policy[policy].any():
                 table = fill_failures(table, lost_by_policy[policy].tolist(), groups, policy)
         return torch.tensor(table, dtype=rewards_NK.dtype, device=rewards_NK.device)
+
+
+def usage(name: str, reasoner: Reasoner) -> dict[str, list[float]]:
+    """What a batch cost a reasoner, as metrics: retries, and the share of replies that came from the cache."""
+    stats = reasoner.pop_stats()
+    return {f"{name}/retries": [stats["retries"]], f"{name}/cached": [stats["cached"] / max(stats["asked"], 1)]}
 
 
 def setting(reward: Any, name: str, default: Any) -> Any:

@@ -7,7 +7,7 @@ from typing import Any
 from open_r1_vision.reasoners.descriptions import DescriptionJudge
 from open_r1_vision.reasoners.facts import FactJudge
 from open_r1_vision.rewards.facts import facts_to_state
-from open_r1_vision.trainers.consulting import Findings
+from open_r1_vision.trainers.consulting import Findings, usage
 
 
 class FactJudging:
@@ -40,7 +40,7 @@ class FactJudging:
                 columns={"fact_verdicts": verdicts},
                 asked=[bool(of_row) for of_row in facts],
                 failures=[result.failure for result in results],
-                metrics={"judge/facts_stated": shares},
+                metrics={"judge/facts_stated": shares, **usage("judge", self.judge.reasoner)},
                 logged={
                     "fact_verdicts": ["" if values is None else "".join(map(str, values)) for values in verdicts],
                     "judge_reply": [result.reply for result in results],
@@ -78,7 +78,10 @@ class DescriptionJudging:
                 columns={"has_description": found},
                 asked=[caption is not None for caption in captions],
                 failures=[result.failure for result in results],
-                metrics={"captions/with_description": [float(value) for value in found if value is not None]},
+                metrics={
+                    "captions/with_description": [float(value) for value in found if value is not None],
+                    **usage("description_judge", self.judge.reasoner),
+                },
                 logged={"has_description": found},
                 seconds=pending.seconds,
             )
