@@ -10,12 +10,14 @@ if TYPE_CHECKING:
     from open_r1_vision.trainers import (
         CaptionGRPOConfig,
         CaptionGRPOTrainer,
+        CurriculumGRPOTrainer,
         FilteredGRPOConfig,
         FilteredGRPOTrainer,
         HintCaptionGRPOConfig,
         HintCaptionGRPOTrainer,
         HintGRPOConfig,
         HintGRPOTrainer,
+        TrainStage,
         VisionGRPOConfig,
         VisionGRPOTrainer,
     )
@@ -24,12 +26,14 @@ __version__ = "0.1.0"
 __all__ = [
     "CaptionGRPOConfig",
     "CaptionGRPOTrainer",
+    "CurriculumGRPOTrainer",
     "FilteredGRPOConfig",
     "FilteredGRPOTrainer",
     "HintCaptionGRPOConfig",
     "HintCaptionGRPOTrainer",
     "HintGRPOConfig",
     "HintGRPOTrainer",
+    "TrainStage",
     "VisionGRPOConfig",
     "VisionGRPOTrainer",
 ]

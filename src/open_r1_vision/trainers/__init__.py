@@ -9,18 +9,21 @@ from open_r1_vision.trainers.config import (
     HintGRPOConfig,
     VisionGRPOConfig,
 )
+from open_r1_vision.trainers.curriculum import CurriculumGRPOTrainer, TrainStage
 from open_r1_vision.trainers.filtered import FilteredGRPOConfig, FilteredGRPOTrainer
 from open_r1_vision.trainers.hint import HintCaptionGRPOTrainer, HintGRPOTrainer
 
 __all__ = [
     "CaptionGRPOConfig",
     "CaptionGRPOTrainer",
+    "CurriculumGRPOTrainer",
     "FilteredGRPOConfig",
     "FilteredGRPOTrainer",
     "HintCaptionGRPOConfig",
     "HintCaptionGRPOTrainer",
     "HintGRPOConfig",
     "HintGRPOTrainer",
+    "TrainStage",
     "VisionGRPOConfig",
     "VisionGRPOTrainer",
 ]
