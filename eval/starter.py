@@ -55,7 +55,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     sys.stdout.write(f"{args.model} on {len(samples)} {args.split} rows of {args.task}, greedy")
     sys.stdout.write(f", {calibration}\n" if calibration.scale else "\n")
     for name, label in MEASURES.items():
-        sys.stdout.write(f"{label:<50} {wilson_interval([getattr(sample, name) for sample in samples])}\n")
+        scores = [score for sample in samples if (score := getattr(sample, name)) is not None]
+        if scores:
+            sys.stdout.write(f"{label:<50} {wilson_interval(scores)}\n")
     if args.output:
         args.output.parent.mkdir(parents=True, exist_ok=True)
         args.output.write_text("".join(json.dumps(asdict(sample)) + "\n" for sample in samples), encoding="utf-8")

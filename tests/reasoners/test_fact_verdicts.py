@@ -97,7 +97,7 @@ def test_no_bad_reply_becomes_a_score(connect):
         assert given.reply == BAD_REPLIES[name], name
     assert stats["failed/unreadable"] == stats["asked"] == len(BAD_REPLIES)
     rewards = visual_facts_reward(list(bad), [FACTS] * len(bad), fact_verdicts=[row.verdicts for row in verdicts])
-    assert rewards == [0.0] * len(bad)
+    assert rewards == [None] * len(bad)
 
 
 @pytest.mark.parametrize("name", BAD_REPLIES)
