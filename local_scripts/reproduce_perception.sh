@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # docs/results.md, Perception-R1: with and without the visual perception reward on the starter, three seeds.
-#   local_scripts/reproduce_perception.sh      about 40 minutes on two cores
+#   local_scripts/reproduce_perception.sh      six runs of 80 steps
 set -euo pipefail
 runs=runs/starter
 recipe=recipes/starter/perception_r1.yaml

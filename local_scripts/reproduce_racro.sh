@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # docs/results.md, RACRO: caption reward optimisation on three seeds, and what a better reasoner, that had no part in it,
 # reads from the captions; on one seed, GRPO and both orders of the two stages.
-#   local_scripts/reproduce_racro.sh           about 40 minutes on two cores
+#   local_scripts/reproduce_racro.sh      six runs of 80 steps, and a reasoner
 set -euo pipefail
 export OMP_NUM_THREADS=${OMP_NUM_THREADS:-1}
 runs=runs/starter
