@@ -4,6 +4,7 @@
 import base64
 import json
 import sys
+from importlib import import_module
 from io import BytesIO
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
@@ -57,6 +58,8 @@ class FakeLLM:
 
 @pytest.fixture
 def fake_vllm(monkeypatch):
+    # TRL asks for vllm when its trainers are imported, and would find the stand-in
+    import_module("open_r1_vision.trainers.base")
     module = ModuleType("vllm")
     module.LLM, module.SamplingParams = FakeLLM, lambda **kwargs: SimpleNamespace(**kwargs)
     monkeypatch.setitem(sys.modules, "vllm", module)
