@@ -3,6 +3,7 @@
 
 import json
 import shutil
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -65,11 +66,7 @@ def open_run(output_dir: Path, settings: dict[str, Any], overwrite: bool) -> Run
             f"folder yourself ({error})."
         ) from error
     before, now = comparable(before), comparable(settings)
-    changed = [
-        f"{key}: {before.get(key, 'unset')} -> {now.get(key, 'unset')}"
-        for key in sorted(before.keys() | now.keys())
-        if before.get(key) != now.get(key)
-    ]
+    changed = list_changes(before, now)
     finished = (output_dir / RESULTS_FILE).is_file()
     if overwrite and (changed or finished):
         return RunState(finished=False, checkpoint=None, obsolete=True)
@@ -79,6 +76,24 @@ def open_run(output_dir: Path, settings: dict[str, Any], overwrite: bool) -> Run
             "overwrite_output: true to delete that run."
         )
     return RunState(finished, checkpoints.find_last_whole(output_dir))
+
+
+def list_changes(
+    before: Mapping[str, Any], now: Mapping[str, Any], show: Callable[[Any], str] = str, unset: Any = "unset"
+) -> list[str]:
+    """How settings differ: `key: before -> now` for each that does, sorted by key.
+
+    Args:
+        before: settings.
+        now: settings.
+        show: writes a value.
+        unset: stands for a value that is not there.
+    """
+    return [
+        f"{key}: {show(before.get(key, unset))} -> {show(now.get(key, unset))}"
+        for key in sorted(before.keys() | now.keys())
+        if before.get(key) != now.get(key)
+    ]
 
 
 def clear_run(output_dir: Path) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 
 from open_r1_vision import checkpoints
 from open_r1_vision.curriculum.recipe import Curriculum, Stage
-from open_r1_vision.runs import RESULTS_FILE, comparable
+from open_r1_vision.runs import RESULTS_FILE, comparable, list_changes
 
 STATE_FILE = "curriculum.json"
 _LOCK_FILE = ".curriculum.lock"
@@ -74,12 +74,7 @@ class CurriculumState:
         before = self._stages.get(stage.name, {}).get("settings")
         if before is None:
             return []
-        now = comparable(stage.settings)
-        return [
-            f"{stage.name}.{key}: {before.get(key, 'unset')} -> {now.get(key, 'unset')}"
-            for key in sorted(before.keys() | now.keys())
-            if before.get(key) != now.get(key)
-        ]
+        return [f"{stage.name}.{change}" for change in list_changes(before, comparable(stage.settings))]
 
     def changed(self) -> list[str]:
         """The differences of all stages."""

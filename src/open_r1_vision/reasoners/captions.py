@@ -17,10 +17,10 @@ from open_r1_vision.rewards.answers import extract_answer
 NOT_A_DESCRIPTION = "Not a description"
 #: Visionary-R1's published prompt asks for this verdict instead.
 _VERDICTS = (NOT_A_DESCRIPTION.lower(), "hacking sample")
-#: What is no part of a question for someone who sees no image: its place, and what VLMEvalKit adds for short answers.
-_NOT_FOR_READERS = re.compile(
-    r"<image>\s*|\s*Please try to answer the question with short words or phrases if possible\."
-)
+#: What VLMEvalKit adds to a question. Whoever is to think step by step must not read it.
+SHORT_ANSWER_PHRASE = "Please try to answer the question with short words or phrases if possible."
+#: What is no part of a question for someone who sees no image: its place, and that phrase.
+_NOT_FOR_READERS = re.compile(rf"<image>\s*|\s*{re.escape(SHORT_ANSWER_PHRASE)}")
 
 
 @dataclass(frozen=True)

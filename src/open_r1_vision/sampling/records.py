@@ -20,6 +20,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, BinaryIO
 
+from open_r1_vision.runs import list_changes
 from open_r1_vision.sampling.draws import Draw
 
 SETTINGS_FILE = "settings.json"
@@ -196,11 +197,7 @@ class SampleFolder:
         if not (self.folder / SETTINGS_FILE).is_file():
             return
         before = read_settings(self.folder)
-        changed = [
-            f"{key}: {_short(before.get(key, 'unset'))} -> {_short(now.get(key, 'unset'))}"
-            for key in sorted(before.keys() | now.keys())
-            if before.get(key) != now.get(key)
-        ]
+        changed = list_changes(before, now, _short)
         if changed:
             raise ValueError(
                 f"{str(self.folder)!r} holds samples that were drawn with other settings: {'; '.join(changed)}. Go "

@@ -15,7 +15,7 @@ from open_r1_vision.data.images import ImageLimits, encode_images, open_images
 from open_r1_vision.data.rows import count_images, to_messages
 from open_r1_vision.prompts import fill_prompt
 from open_r1_vision.reasoners import Failure, Outcome, Pending, Reasoner, ReasonerConfig, Reply, build_reasoner
-from open_r1_vision.reasoners.captions import plain_problem
+from open_r1_vision.reasoners.captions import SHORT_ANSWER_PHRASE, plain_problem
 from open_r1_vision.rewards.answers import extract_answer, score_answer
 from open_r1_vision.rewards.tags import extract_section
 from open_r1_vision.three_step.options import StepOptions, check_reasoner_config, reasoner_config, reasoner_settings
@@ -24,9 +24,6 @@ from open_r1_vision.three_step.table import as_table, batches, check_problems, c
 
 #: Chats with their images, and a limit of new tokens, to replies.
 Generate = Callable[[list[list[dict]], int], list[str]]
-
-#: What benchmarks add to a question. Whoever is to think step by step must not read it.
-SHORT_ANSWER_PHRASE = "Please try to answer the question with short words or phrases if possible."
 
 #: Nothing is trained on these images: what can be opened is looked at.
 _LIMITS = ImageLimits(min_side=1)

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from open_r1_vision.rewards.answers import score_answer
+from open_r1_vision.runs import list_changes
 from open_r1_vision.statistics import Proportion, wilson_interval
 
 
@@ -222,12 +223,7 @@ class ResultFile:
                 f"{self.path} holds something, but what it was made with is not known ({error}): set another output, "
                 "or --overwrite to replace it."
             ) from error
-        now = self._settings
-        changed = [
-            f"{key}: {_short(before.get(key))} -> {_short(now.get(key))}"
-            for key in sorted(before.keys() | now.keys())
-            if before.get(key) != now.get(key)
-        ]
+        changed = list_changes(before, self._settings, _short, unset=None)
         if changed:
             raise ValueError(
                 f"{self.path} was made with other settings: {'; '.join(changed)}. Set another output, or --overwrite "

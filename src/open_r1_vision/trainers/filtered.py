@@ -1,11 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """FilteredGRPOTrainer: groups that teach nothing are replaced by fresh prompts while a batch is generated."""
 
-import asyncio
-import inspect
 import random
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
@@ -18,6 +15,7 @@ from open_r1_vision.importing import import_callable
 from open_r1_vision.rewards.loading import checked, required_columns
 from open_r1_vision.trainers.base import VisionGRPOTrainer
 from open_r1_vision.trainers.config import VisionGRPOConfig
+from open_r1_vision.trainers.gates import score_completions
 
 
 @dataclass
@@ -183,20 +181,8 @@ class FilteredGRPOTrainer(VisionGRPOTrainer):
     def _score(self, indices: Sequence[int], ids: Sequence[list[int]]) -> list[float | None]:
         if not indices:
             return []
-        texts = self.processing_class.batch_decode(list(ids), skip_special_tokens=True)
         rows = [self._batch_rows[index] for index in indices]
-        columns = {name: [row[name] for row in rows] for name in rows[0] if name not in ("prompt", "completion")}
-        scores = self.gate(
-            prompts=[row["prompt"] for row in rows],
-            completions=[[{"role": "assistant", "content": text}] for text in texts],
-            completion_ids=list(ids),
-            trainer_state=self.state,
-            **columns,
-        )
-        if inspect.iscoroutine(scores):
-            with ThreadPoolExecutor(1) as pool:  # a notebook's own thread has a loop already
-                scores = pool.submit(asyncio.run, scores).result()
-        return scores
+        return score_completions(self.gate, rows, ids, self.processing_class, self.state)
 
     def _count_batch(self) -> None:
         """Count the batches that are generated in one step, which draw different rows."""

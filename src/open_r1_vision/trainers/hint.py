@@ -1,12 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """HintGRPOTrainer: a head start for questions that are always answered wrong (Hint-GRPO)."""
 
-import asyncio
-import inspect
 import json
 import logging
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
@@ -20,6 +17,7 @@ from open_r1_vision.rewards.loading import checked
 from open_r1_vision.trainers.base import VisionGRPOTrainer
 from open_r1_vision.trainers.caption import CaptionGRPOTrainer
 from open_r1_vision.trainers.config import HintCaptionGRPOConfig, HintGRPOConfig
+from open_r1_vision.trainers.gates import score_completions
 from open_r1_vision.trainers.hint_levels import Rung, ladder
 from open_r1_vision.trainers.hint_rollout import Request, Sampled, measure, roll_out
 
@@ -203,24 +201,17 @@ class HintGRPOTrainer(VisionGRPOTrainer):
         return requests + [filler] * (size - len(requests))
 
     def _judge(self, requests: list[Request], sampled: list[Sampled]) -> list[float | None]:
-        texts = self.processing_class.batch_decode([output.ids for output in sampled], skip_special_tokens=True)
         rows = [self._batch_rows[request.index] for request in requests]
-        columns: dict[str, list] = {
-            name: [row[name] for row in rows] for name in rows[0] if name not in ("prompt", "completion")
-        }
         hints = [self._hint(row, request.rung) for row, request in zip(rows, requests, strict=True)]
-        columns |= {"response_start": [hint.text for hint in hints], "hint_level": [hint.level for hint in hints]}
-        scores = self.gate(
-            prompts=[row["prompt"] for row in rows],
-            completions=[[{"role": "assistant", "content": text}] for text in texts],
-            completion_ids=[output.ids for output in sampled],
-            trainer_state=self.state,
-            **columns,
+        return score_completions(
+            self.gate,
+            rows,
+            [output.ids for output in sampled],
+            self.processing_class,
+            self.state,
+            response_start=[hint.text for hint in hints],
+            hint_level=[hint.level for hint in hints],
         )
-        if inspect.iscoroutine(scores):
-            with ThreadPoolExecutor(1) as pool:  # a notebook's own thread has a loop already
-                scores = pool.submit(asyncio.run, scores).result()
-        return scores
 
     # ---- hints of a row
 
