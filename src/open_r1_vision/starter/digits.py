@@ -9,6 +9,7 @@ anew with each writer, so the writers can be told apart and each split has write
 import functools
 import math
 import random
+from collections.abc import Sequence
 
 import numpy as np
 from datasets import Dataset
@@ -32,18 +33,19 @@ WRITERS = {"warm_up": range(0, 7), "train": range(7, 11), "test": range(11, 14)}
 _GLYPH_PIXELS = (20, 22, 24, 26)
 
 
-def rows(split: str = "train", count: int = 4800, seed: int = 0) -> Dataset:
+def rows(split: str = "train", count: int = 4800, seed: int = 0, objects: Sequence[int] | None = None) -> Dataset:
     """Rows of the digits task.
 
     Args:
         split: `warm_up` (2 to 5 digits), `train` or `test` (6 digits); each has its own writers.
         count: number of rows.
         seed: another seed gives other pages of the same kind.
+        objects: the fewest and the most digits of a page, in place of the split's.
 
     Returns:
         A data set with every column of the row schema.
     """
-    return build_rows("digits", split, count, seed, functools.partial(_draw_page, split))
+    return build_rows("digits", split, count, seed, functools.partial(_draw_page, split), objects)
 
 
 def ask(rng: random.Random, digits: list[int]) -> Question:

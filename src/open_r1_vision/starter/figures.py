@@ -2,6 +2,7 @@
 """Drawn scenes of coloured shapes: name them, then count or compare."""
 
 import random
+from collections.abc import Sequence
 
 from datasets import Dataset
 from PIL import Image, ImageDraw
@@ -23,18 +24,19 @@ SHAPES = ("circle", "square", "triangle")
 Figure = tuple[str, str]  # (colour, shape)
 
 
-def rows(split: str = "train", count: int = 4800, seed: int = 0) -> Dataset:
+def rows(split: str = "train", count: int = 4800, seed: int = 0, objects: Sequence[int] | None = None) -> Dataset:
     """Rows of the figures task.
 
     Args:
         split: `warm_up` (2 to 5 shapes), `train` or `test` (6 shapes).
         count: number of rows.
         seed: another seed gives other scenes of the same kind.
+        objects: the fewest and the most shapes of a page, in place of the split's.
 
     Returns:
         A data set with every column of the row schema.
     """
-    return build_rows("figures", split, count, seed, _draw_page)
+    return build_rows("figures", split, count, seed, _draw_page, objects)
 
 
 def ask(rng: random.Random, figures: list[Figure]) -> Question:

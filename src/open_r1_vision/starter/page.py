@@ -6,9 +6,10 @@ in lines like writing, one to a cell and moved by a few pixels, and are describe
 between lines.
 """
 
+import dataclasses
 import itertools
 import random
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 from datasets import Dataset
@@ -97,17 +98,38 @@ def write_steps(caption: str, steps: Iterable[str]) -> list[str]:
 
 
 def build_rows(
-    task: str, split: str, count: int, seed: int, draw_page: Callable[[random.Random, Split], tuple[Image.Image, dict]]
+    task: str,
+    split: str,
+    count: int,
+    seed: int,
+    draw_page: Callable[[random.Random, Split], tuple[Image.Image, dict]],
+    objects: Sequence[int] | None = None,
 ) -> Dataset:
-    """Draw `count` rows of a task. Row i depends on the task, the split, the seed and i alone."""
+    """Draw `count` rows of a task. Row i depends on the task, the split, the objects, the seed and i alone.
+
+    Raises:
+        ValueError: no rows are asked for, there is no such split, or `objects` can't be on a page.
+    """
     if count < 1:
         raise ValueError(f"A starter task was asked for {count} rows: set `count` to at least 1.")
     spec = get_split(split)
+    name = f"{task}-{split}"
+    if objects is not None:
+        spec = dataclasses.replace(spec, **_read_objects(objects))
+        name += f"-{spec.min_objects}to{spec.max_objects}"
+    stream = f"{task}-{spec.seed_offset}" + name.removeprefix(f"{task}-{split}")
     rows = []
     for index in range(count):
-        rng = random.Random(f"{task}-{spec.seed_offset}-{seed}-{index}")
+        rng = random.Random(f"{stream}-{seed}-{index}")
         image, columns = draw_page(rng, spec)
-        rows.append(
-            {"id": f"{task}-{split}-{seed}-{index}", "images": [image], "source": f"starter/{task}", **columns}
-        )
+        rows.append({"id": f"{name}-{seed}-{index}", "images": [image], "source": f"starter/{task}", **columns})
     return rows_from_list(rows)
+
+
+def _read_objects(objects: Sequence[int]) -> dict[str, int]:
+    room = CELLS_PER_SIDE**2
+    if isinstance(objects, str) or len(objects) != 2 or not 1 <= objects[0] <= objects[1] <= room:
+        raise ValueError(
+            f"objects is {objects!r}: give the fewest and the most objects of a page, from 1 to {room}, such as [4, 8]."
+        )
+    return {"min_objects": objects[0], "max_objects": objects[1]}

@@ -70,8 +70,8 @@ def draw_caption(rng: random.Random) -> tuple[str, Question]:
 
 def _page_lesson(row: dict) -> dict:
     return {
-        "prompt": _policy_prompt({"type": "image", "text": None}, row["problem"]),
-        "completion": [_assistant(write_completion(row["caption"], row["reasoning_steps"], row["solution"]))],
+        "prompt": policy_prompt({"type": "image", "text": None}, row["problem"]),
+        "completion": [assistant(write_completion(row["caption"], row["reasoning_steps"], row["solution"]))],
     }
 
 
@@ -80,8 +80,8 @@ def _typed_lesson(rng: random.Random) -> dict:
     completion = write_completion(caption, question.steps, question.solution)
     return {
         "images": [],
-        "prompt": _policy_prompt(_text(f" {caption}\n"), question.problem),
-        "completion": [_assistant(completion)],
+        "prompt": policy_prompt(text_part(f" {caption}\n"), question.problem),
+        "completion": [assistant(completion)],
     }
 
 
@@ -101,19 +101,22 @@ def _reading_lesson(rng: random.Random) -> dict:
             )
         )
     prompt = reader_messages(caption, question.problem, load_prompt("starter_reader"))
-    return {"images": [], "prompt": prompt, "completion": [_assistant(reply)]}
+    return {"images": [], "prompt": prompt, "completion": [assistant(reply)]}
 
 
-def _policy_prompt(page: dict, problem: str) -> list[dict]:
+def policy_prompt(page: dict, problem: str, prompt: str = "starter") -> list[dict]:
+    """What the policy is shown: the packaged system prompt of this name, a page, and a question about it."""
     return [
-        {"role": "system", "content": [_text(load_prompt("starter"))]},
-        {"role": "user", "content": [page, _text(problem)]},
+        {"role": "system", "content": [text_part(load_prompt(prompt))]},
+        {"role": "user", "content": [page, text_part(problem)]},
     ]
 
 
-def _text(text: str) -> dict:
+def text_part(text: str) -> dict:
+    """A message's part."""
     return {"type": "text", "text": text}
 
 
-def _assistant(text: str) -> dict:
-    return {"role": "assistant", "content": [_text(text)]}
+def assistant(text: str) -> dict:
+    """The policy's message."""
+    return {"role": "assistant", "content": [text_part(text)]}
