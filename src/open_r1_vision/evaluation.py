@@ -16,6 +16,7 @@ from trl.data_utils import prepare_multimodal_messages
 
 from open_r1_vision.reasoners.captions import CaptionReader
 from open_r1_vision.rewards.answers import extract_answer, score_answer
+from open_r1_vision.rewards.headers import extract_description
 from open_r1_vision.rewards.tags import extract_caption
 from open_r1_vision.trainers.base import VisionGRPOTrainer
 from open_r1_vision.trainers.judging import FactJudging
@@ -126,6 +127,14 @@ def _answer(
     return samples
 
 
+def caption_finder(answer_form: str | None) -> Callable[[str], str | None]:
+    """Where completions describe their image, by the form in which they give their answer.
+
+    Under `###` headers it is the image description, otherwise what stands in `<info>`.
+    """
+    return extract_description if answer_form == "sections" else extract_caption
+
+
 def facts_scorer(reward: Callable[..., list[float | None]], judging: FactJudging | None = None) -> ScoreFacts:
     """Score facts as training does: by the recipe's `visual_facts_reward`, with its judge if it has one.
 
@@ -192,7 +201,7 @@ class HeldOutEvaluation(TrainerCallback):
             max_new_tokens=trainer.max_completion_length,
             batch_size=trainer.args.per_device_eval_batch_size,
             answer_form=self.answer_form,
-            find_caption=getattr(trainer, "extract_caption", extract_caption),
+            find_caption=getattr(trainer, "extract_caption", None) or caption_finder(self.answer_form),
             score_facts=self.score_facts,
         )
         trainer.model.train(was_training)

@@ -146,3 +146,24 @@ def test_a_state_file_that_can_not_be_read(run):
     code, out = run(stages())
     assert code == 2
     assert "can't be read, so it is unknown which stages are finished" in out
+
+
+def test_settings_of_the_command_line_are_given_to_every_stage(run):
+    code, _ = run(stages({"seed": 3}), "--seed", "7", "--until", "perceive")
+    assert code == 0
+    settings = json.loads((run.folder / STATE_FILE).read_text())["stages"]
+    assert [settings[name]["settings"]["seed"] for name in ("warm_up", "perceive")] == [7, 7]
+    code, out = run(stages({"seed": 3}))
+    assert code == 2
+    assert "warm_up.seed: 7 -> 3" in out
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [(["--dry-runn"], "did you mean --dry"), (["5"], "Unexpected argument '5': settings are given as `--key value`")],
+)
+def test_words_that_are_no_settings(run, words, message):
+    code, out = run(stages(), *words)
+    assert code == 2
+    assert message in out
+    assert not run.folder.exists()

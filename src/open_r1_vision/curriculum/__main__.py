@@ -4,29 +4,38 @@
     python -m open_r1_vision.curriculum --config recipes/starter/pebr_r1.yaml
     python -m open_r1_vision.curriculum --config recipes/starter/pebr_r1.yaml --dry_run
     python -m open_r1_vision.curriculum status --config recipes/starter/pebr_r1.yaml
+    python -m open_r1_vision.curriculum --config recipes/starter/pebr_r1.yaml --seed 1 --output_dir runs/seed1
 
-A finished stage is skipped, an interrupted one resumes as its entry point does.
+A finished stage is skipped, an interrupted one resumes as its entry point does. `--key value` beyond the options below
+is given to every stage, over its recipe.
 """
 
 import argparse
+import difflib
 import shlex
 import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
+from open_r1_vision.arguments import read_recipe
 from open_r1_vision.curriculum.launch import build_command, run_stage
 from open_r1_vision.curriculum.recipe import Curriculum, Stage, read_curriculum
 from open_r1_vision.curriculum.state import FAILED, FINISHED, RUNNING, CurriculumState
 
+_COMMANDS = ("run", "status")
+
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line; 2 when nothing was started, else the exit code of the stage that failed, or 0."""
-    args = _build_parser().parse_args(argv)
+    words = sys.argv[1:] if argv is None else list(argv)
+    command = words.pop(0) if words and words[0] in _COMMANDS else "run"
+    args, rest = _build_parser().parse_known_args(words)
     try:
-        curriculum = read_curriculum(args.config, args.output_dir, args.processes)
+        curriculum = read_curriculum(args.config, args.output_dir, args.processes, _read_overrides(rest))
         state = CurriculumState(curriculum)
-        if args.command == "status":
+        if command == "status":
             _say(state.table())
             return 0
         stages = _select(curriculum, args.start, args.until)
@@ -43,11 +52,11 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m open_r1_vision.curriculum",
+        usage="%(prog)s [status] --config RECIPE [options] [--key value ...]",
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
-    parser.add_argument("command", nargs="?", choices=("run", "status"), default="run", help="run (default) or status")
     parser.add_argument("--config", required=True, help="the curriculum's recipe")
     parser.add_argument("--output_dir", help="in place of the recipe's")
     parser.add_argument("--processes", type=int, help="processes of each stage, in place of the recipe's")
@@ -61,6 +70,21 @@ def _build_parser() -> argparse.ArgumentParser:
         help="delete the stages whose settings changed, and those that build on them, and run them anew",
     )
     return parser
+
+
+def _read_overrides(words: list[str]) -> dict[str, Any]:
+    """The settings for every stage among the words of a command line.
+
+    Raises:
+        ValueError: a word that is no `--key value`, or a key that is nearly an option's name.
+    """
+    overrides = read_recipe(words).as_plain()
+    options = [name for action in _build_parser()._actions for name in action.option_strings]
+    for key in overrides:
+        near = difflib.get_close_matches(f"--{key}", options, n=1, cutoff=0.8)
+        if near:
+            raise ValueError(f"Unknown option --{key}; did you mean {near[0]}?")
+    return overrides
 
 
 def _select(curriculum: Curriculum, start: str | None, until: str | None) -> list[Stage]:

@@ -93,13 +93,19 @@ class Curriculum:
         raise ValueError(f"There is no stage {name!r}{_near(name, [stage.name for stage in self.stages])}.")
 
 
-def read_curriculum(path: str | Path, output_dir: str | None = None, processes: int | None = None) -> Curriculum:
+def read_curriculum(
+    path: str | Path,
+    output_dir: str | None = None,
+    processes: int | None = None,
+    overrides: Mapping[str, Any] | None = None,
+) -> Curriculum:
     """Read a curriculum's recipe and the recipes of its stages.
 
     Args:
         path: the YAML file.
         output_dir: in place of the recipe's.
         processes: in place of the recipe's.
+        overrides: settings of every stage, over its own.
 
     Raises:
         ValueError: no such file, an unknown key, a stage without name or entry point, a name twice, or a reference to
@@ -114,11 +120,11 @@ def read_curriculum(path: str | Path, output_dir: str | None = None, processes: 
     shared = _mapping("shared", plain.get("shared"))
     stages: list[Stage] = []
     for number, entry in enumerate(entries, 1):
-        stages.append(_read_stage(entry, number, shared, folder, stages))
+        stages.append(_read_stage(entry, number, shared, dict(overrides or {}), folder, stages))
     return Curriculum(folder, stages, _count(processes or plain.get("processes") or 1))
 
 
-def _read_stage(entry: Any, number: int, shared: dict, folder: Path, earlier: list[Stage]) -> Stage:
+def _read_stage(entry: Any, number: int, shared: dict, overrides: dict, folder: Path, earlier: list[Stage]) -> Stage:
     if not isinstance(entry, Mapping):
         raise ValueError(f"Stage {number} is {entry!r:.80}: give a mapping with `name`, `run` and `settings`.")
     name, run = entry.get("name"), entry.get("run")
@@ -131,7 +137,7 @@ def _read_stage(entry: Any, number: int, shared: dict, folder: Path, earlier: li
     if run not in ENTRY_POINTS:
         raise ValueError(f"`run` of {where} is {run!r}: set it to {', '.join(ENTRY_POINTS)}.")
     recipe = _read_yaml(Path(str(entry["recipe"]))) if entry.get("recipe") else {}
-    settings = {**shared, **recipe, **_mapping(f"`settings` of {where}", entry.get("settings"))}
+    settings = {**shared, **recipe, **_mapping(f"`settings` of {where}", entry.get("settings")), **overrides}
     settings["output_dir"] = str(folder / name)
     products = {stage.name: stage.folder for stage in earlier}
     needs: dict[str, None] = {}
