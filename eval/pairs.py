@@ -25,7 +25,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--steps", nargs="+", type=int, default=[None], help="evaluations to compare")
     parser.add_argument("--metric", nargs="*", default=[], help="logged metrics, such as hints/utilisation")
     parser.add_argument("--signal", help="reward by which groups have a signal or not, such as accuracy_reward")
-    parser.add_argument("--signal_steps", type=int, help="look at the groups of the first so many steps only")
+    steps = parser.add_mutually_exclusive_group()
+    steps.add_argument("--signal_steps", type=int, help="look at the groups of the first so many steps only")
+    steps.add_argument("--signal_last", type=int, help="look at the groups of the last so many steps only")
     args = parser.parse_args(argv)
     if len(args.first) != len(args.second):
         parser.error(f"{len(args.first)} runs can't be paired with {len(args.second)}: name as many for both.")
@@ -35,7 +37,8 @@ def main(argv: Sequence[str] | None = None) -> None:
         for measure in args.measure:
             lines += _compare(pairs, measure, step)
     if args.signal:
-        lines += _compare_signal(pairs, args.signal, args.signal_steps)
+        chosen = slice(-args.signal_last, None) if args.signal_last else slice(args.signal_steps)
+        lines += _compare_signal(pairs, args.signal, chosen)
     for metric in args.metric:
         lines += _average(pairs, metric)
     sys.stdout.write("\n".join(lines) + "\n")
@@ -74,7 +77,7 @@ def _scores(run: Path, measure: str, step: int | None) -> dict[str, float]:
     return {sample.id: getattr(sample, measure) for sample in samples}
 
 
-def _compare_signal(pairs: list[tuple[Path, Path]], reward: str, steps: int | None) -> list[str]:
+def _compare_signal(pairs: list[tuple[Path, Path]], reward: str, steps: slice) -> list[str]:
     from open_r1_vision.statistics import wilson_interval
 
     signals = [(_signals(first, reward, steps), _signals(second, reward, steps)) for first, second in pairs]
@@ -97,7 +100,7 @@ def _with_all(pairs: list[tuple[Path, Path]], scores: list[tuple]) -> list[tuple
     ]
 
 
-def _signals(run: Path, reward: str, steps: int | None) -> list[float]:
+def _signals(run: Path, reward: str, steps: slice) -> list[float]:
     """For each group of the run, in order, 1 where the reward differs within it."""
     import pandas as pd
 
@@ -105,7 +108,7 @@ def _signals(run: Path, reward: str, steps: int | None) -> list[float]:
 
     size = int(read_results(run)["settings"]["num_generations"])
     signals = []
-    for path in sorted((run / "completions").glob("*.parquet"))[:steps]:
+    for path in sorted((run / "completions").glob("*.parquet"))[steps]:
         table = pd.read_parquet(path)
         if reward not in table:
             raise SystemExit(f"{path} has no reward {reward!r}: it has {', '.join(table.columns)}.")

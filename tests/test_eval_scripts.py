@@ -77,6 +77,13 @@ def test_groups_with_signal(runs, capsys, tmp_path):
     main(["--first", runs["a0"], "--second", runs["b0"], "--measure", "--signal", "accuracy_reward"])
     (line,) = capsys.readouterr().out.splitlines()[2:]
     assert line == "| a0, b0 | groups with signal | 50.0 % [9.5, 90.5] | 100.0 % [34.2, 100.0] | x 2.00 | |"
+    for name in ("a0", "b0"):
+        later = pd.DataFrame({"accuracy_reward": [0.0, 1.0] if name == "a0" else [0.0, 0.0]})
+        later.to_parquet(tmp_path / name / "completions" / "completions_00002.parquet")
+    for word, shares in (("--signal_steps", ("50.0 %", "100.0 %")), ("--signal_last", ("100.0 %", "0.0 %"))):
+        main(["--first", runs["a0"], "--second", runs["b0"], "--measure", "--signal", "accuracy_reward", word, "1"])
+        cells = capsys.readouterr().out.splitlines()[2].split(" | ")
+        assert cells[2].startswith(shares[0]) and cells[3].startswith(shares[1])
     with pytest.raises(SystemExit, match="has no reward 'other'"):
         main(["--first", runs["a0"], "--second", runs["b0"], "--signal", "other"])
 
