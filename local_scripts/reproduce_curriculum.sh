@@ -7,10 +7,10 @@ for seed in 0 1 2; do
   python -m open_r1_vision.curriculum --config recipes/starter/pebr_r1.yaml --seed $seed --output_dir $runs/pebr_r1_seed$seed
   # the recipe of its last stage, on all rows and from the warm-up, for the steps of both stages
   local_scripts/train_cpu.sh $runs/pebr_r1_seed$seed/recipes/reason.yaml --output_dir $runs/one_stage_seed$seed \
-    --model_name_or_path $runs/pebr_r1_seed$seed/warm_up/final --max_steps 60 \
+    --model_name_or_path $runs/pebr_r1_seed$seed/warm_up/final --max_steps 45 \
     --dataset open_r1_vision.starter.digits.rows --dataset_split train --dataset_options '{"count": 1536, "objects": [2, 7]}'
 done
 one=($runs/one_stage_seed{0,1,2})
 two=($runs/pebr_r1_seed{0,1,2}/reason)
-python eval/pairs.py --first "${one[@]}" --second "${two[@]}" --signal accuracy_reward --signal_last 40
+python eval/pairs.py --first "${one[@]}" --second "${two[@]}" --signal accuracy_reward --signal_last 30
 python eval/table.py $runs/pebr_r1_seed{0,1,2}/perceive

@@ -6,7 +6,9 @@ from dataclasses import dataclass, field
 import pytest
 
 from open_r1_vision.arguments import DataArguments, ScriptArguments, parse_recipe, print_help, read_recipe
+from open_r1_vision.data.rows import to_messages
 from open_r1_vision.prompts import load_prompt, load_template
+from open_r1_vision.rewards.headers import has_headers_somewhere, split_sections
 from open_r1_vision.rewards.loading import load_rewards
 
 
@@ -186,6 +188,21 @@ def test_prompts_of_a_recipe(parse, tmp_path):
     assert texts["user_prompt"] == "Q: {problem} {other}"
     assert texts["system_prompt"] == load_prompt("r1")
     assert parse("dataset: a.b")[0].prompt_texts == {"system_prompt": None, "user_prompt": None}
+
+
+def test_the_prompt_of_pebr_r1(parse):
+    """The instruction, a blank line, the problem with its image; the headers are those that are looked for."""
+    script, _ = parse("dataset: a.b\nuser_prompt: pebr_r1")
+    row = {"problem": "<image>How long is AB?", "images": ["a.png"]}
+    (message,) = to_messages(row, **script.prompt_texts)
+    instruction, image, problem = message["content"]
+    assert (image, problem) == ({"type": "image"}, {"type": "text", "text": "How long is AB?"})
+    assert instruction["text"].endswith("### The final answer is:\n\n")
+    assert "'The final answer is: xxx'" in instruction["text"]
+    _, sections = split_sections(instruction["text"])
+    names = ["description", "rationales", "thinking", "step", "step", "answer"]
+    assert [section.name for section in sections] == names
+    assert has_headers_somewhere(instruction["text"])
 
 
 @pytest.mark.parametrize(

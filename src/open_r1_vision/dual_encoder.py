@@ -23,6 +23,7 @@ from transformers import AutoConfig, AutoModel, AutoModelForCausalLM, AutoTokeni
 from transformers.models.auto.image_processing_auto import AutoImageProcessor
 
 from open_r1_vision.importing import import_callable, is_dotted_path
+from open_r1_vision.models import without_zero3
 
 #: Argument of a text encoder that takes long texts, with the value that asks for it and the tokens that it takes.
 _LONG_TEXT = {"walk_short_pos": (False, 248), "walk_type": ("long", 196)}
@@ -132,7 +133,8 @@ def _load_once(name: str, device: str, dtype: str, trust_remote_code: bool) -> D
     try:
         config = AutoConfig.from_pretrained(folder, **options)
         auto = _auto_class(config, trust_remote_code)
-        model = auto.from_pretrained(folder, dtype=getattr(torch, dtype), **options)
+        with without_zero3():
+            model = auto.from_pretrained(folder, dtype=getattr(torch, dtype), **options)
     except (OSError, ValueError, ImportError) as error:
         hint = (
             " Its own code must be allowed: set trust_remote_code: true." if "trust_remote_code" in str(error) else ""

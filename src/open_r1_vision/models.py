@@ -5,13 +5,15 @@ import functools
 import json
 import logging
 import shutil
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from accelerate import PartialState
 from accelerate.utils import broadcast_object_list
 from transformers import AutoConfig, AutoProcessor, ProcessorMixin
+from transformers.integrations import deepspeed
 from transformers.models.auto.processing_auto import PROCESSOR_MAPPING_NAMES
 from transformers.utils import cached_file, is_torchvision_available
 
@@ -114,6 +116,17 @@ def save_processor(processor: ProcessorMixin, source: str, folder: str) -> None:
         if _VIDEO_PART in before and _VIDEO_PART not in after:
             text = json.dumps({**after, _VIDEO_PART: before[_VIDEO_PART]}, indent=2)
             target.write_text(text + "\n", encoding="utf-8")
+
+
+@contextmanager
+def without_zero3() -> Iterator[None]:
+    """Load a model whole while the policy is sharded: transformers shards whatever it loads after ZeRO-3 was set."""
+    before = deepspeed._hf_deepspeed_config_weak_ref
+    deepspeed.unset_hf_deepspeed_config()
+    try:
+        yield
+    finally:
+        deepspeed._hf_deepspeed_config_weak_ref = before
 
 
 def _find_file(model: str, name: str) -> Path | None:

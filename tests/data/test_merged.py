@@ -107,6 +107,14 @@ def test_what_can_not_be_merged(save, monkeypatch):
         merge(save("single", [{**lesson(1), "image": "a.png"}]))
 
 
+def test_all_missing_files_are_told_of_at_once(save):
+    missing = [
+        {"dataset": "open_r1_vision.data.mulberry.rows", "dataset_options": {"path": f"{x}.json"}} for x in "ab"
+    ]
+    with pytest.raises(FileNotFoundError, match=r"There is no file 'a.json'.*\nThere is no file 'b.json'"):
+        merge(missing[0], save("lessons", [lesson(1)]), missing[1])
+
+
 def test_a_callable_of_the_users_own(monkeypatch, save):
     module = types.ModuleType("my_sets")
     module.rows = lambda split: [row(f"{split}-1")]

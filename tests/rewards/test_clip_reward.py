@@ -45,6 +45,20 @@ def gradient(index, width=40, height=24):
     return Image.linear_gradient("L").resize((width, height)).rotate(30 * index).convert("RGB")
 
 
+def test_the_encoder_is_loaded_whole_beside_a_sharded_policy(tmp_path):
+    """As in the recipes of PeBR-R1; DeepSpeed would cut it, and only some processes may score a description."""
+    from transformers.integrations import HfDeepSpeedConfig, is_deepspeed_zero3_enabled
+
+    folder = save_clip(tmp_path)
+    sharded = HfDeepSpeedConfig({"zero_optimization": {"stage": 3}, "train_micro_batch_size_per_gpu": 1})
+    got = clip_reward([describe("a ramp")], [[gradient(0)]], encoder=folder, scale=1)
+    model = load_dual_encoder(folder, None, "float32").model
+    assert all(parameter.numel() and not hasattr(parameter, "ds_id") for parameter in model.parameters())
+    assert is_deepspeed_zero3_enabled()
+    del sharded
+    assert got == pytest.approx([cosine(folder, CLIPModel, gradient(0), "a ramp")], abs=1e-5)
+
+
 @pytest.mark.parametrize("kind", ["clip", "siglip"])
 def test_the_cosine_is_that_of_two_forward_passes(kind, request):
     folder, model_class = request.getfixturevalue(kind), {"clip": CLIPModel, "siglip": SiglipModel}[kind]

@@ -41,6 +41,7 @@ def rows(split: str = "train", *, datasets: Sequence[Any], duplicates: str = "re
             leaves the row out, `refuse` stops.
 
     Raises:
+        FileNotFoundError: files of them are missing; the message names all of those.
         ValueError: nothing is listed, a mapping has an unknown key, rows for training stand beside lessons, or an id
             occurs twice and `duplicates` is `refuse`.
     """
@@ -48,7 +49,14 @@ def rows(split: str = "train", *, datasets: Sequence[Any], duplicates: str = "re
         raise ValueError(f"duplicates is {duplicates!r}: set it to one of {', '.join(DUPLICATES)}.")
     if not datasets or isinstance(datasets, (str, Mapping)):
         raise ValueError(f"`datasets` is {datasets!r:.80}: give a list of data sets to merge.")
-    parts = [_read(entry, split) for entry in datasets]
+    parts, missing = [], []
+    for entry in datasets:
+        try:
+            parts.append(_read(entry, split))
+        except FileNotFoundError as error:
+            missing.append(str(error))  # several downloads are told of at once
+    if missing:
+        raise FileNotFoundError("\n".join(missing))
     kinds = {name: "completion" in table.column_names for name, table in parts}
     if len(set(kinds.values())) > 1:
         lessons, others = ([name for name, is_lesson in kinds.items() if is_lesson == kind] for kind in (True, False))

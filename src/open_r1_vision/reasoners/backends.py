@@ -10,10 +10,10 @@ from typing import Any, Protocol
 
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForImageTextToText, GenerationConfig
-from transformers.integrations import deepspeed
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 
 from open_r1_vision.distributed import num_processes
+from open_r1_vision.models import without_zero3
 from open_r1_vision.reasoners.config import ReasonerConfig
 
 #: A reply and its finish reason; None where the time was up.
@@ -48,7 +48,7 @@ class TransformersBackend:
         loader: Any = AutoModelForCausalLM
         if kind not in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES:
             loader = AutoModelForImageTextToText
-        with _without_zero3():
+        with without_zero3():
             self.model = loader.from_pretrained(folder, dtype=dtype).to(self._device).eval().requires_grad_(False)
         ends = self.model.generation_config.eos_token_id
         ends = ends if isinstance(ends, list) else [ends]
@@ -154,14 +154,3 @@ class VllmBackend:
 def _own_device() -> str:
     """This process's GPU, or the CPU."""
     return f"cuda:{os.environ.get('LOCAL_RANK', '0')}" if torch.cuda.is_available() else "cpu"
-
-
-@contextmanager
-def _without_zero3() -> Iterator[None]:
-    """Load a model whole while the policy is sharded: transformers shards whatever it loads after ZeRO-3 was set."""
-    before = deepspeed._hf_deepspeed_config_weak_ref
-    deepspeed.unset_hf_deepspeed_config()
-    try:
-        yield
-    finally:
-        deepspeed._hf_deepspeed_config_weak_ref = before
