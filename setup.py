@@ -44,7 +44,7 @@ setup(
     package_data={
         "open_r1_vision": ["py.typed"],
         "open_r1_vision.prompts": ["*.txt"],
-        "open_r1_vision.starter": ["checkpoint/*", "reader/*", "*.json"],
+        "open_r1_vision.starter": ["checkpoint/*", "reader/*", "encoder/*", "*.json"],
     },
     install_requires=[
         "torch>=2.6",
