@@ -8,7 +8,7 @@ for seed in 0 1 2; do
   # the recipe of its last stage, on all rows and from the warm-up, for the steps of both stages
   local_scripts/train_cpu.sh $runs/pebr_r1_seed$seed/recipes/reason.yaml --output_dir $runs/one_stage_seed$seed \
     --model_name_or_path $runs/pebr_r1_seed$seed/warm_up/final --max_steps 45 \
-    --dataset open_r1_vision.starter.digits.rows --dataset_split train --dataset_options '{"count": 1536, "objects": [2, 7]}'
+    --dataset open_r1_vision.starter.digits.rows --dataset_split train --dataset_options '{"count": 1536}'
 done
 one=($runs/one_stage_seed{0,1,2})
 two=($runs/pebr_r1_seed{0,1,2}/reason)

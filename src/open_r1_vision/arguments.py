@@ -198,15 +198,24 @@ def parse_recipe(recipe: Recipe, dataclass_types: Sequence[type]) -> tuple[Any, 
     """
     from trl import TrlParser
 
+    unknown = find_unknown_keys(recipe, dataclass_types)
+    if unknown:
+        raise ValueError("\n".join(unknown.values()))
+    kinds: Any = list(dataclass_types)
+    parser = TrlParser(kinds)
+    return _parse_settings(parser, recipe.settings)
+
+
+def find_unknown_keys(recipe: Recipe, dataclass_types: Sequence[type]) -> dict[str, str]:
+    """The keys that none of the dataclasses has, each with a message that gives the nearest right name."""
     known = {name for kind in dataclass_types for name in _field_names(kind)}
+    messages = {}
     for key in recipe.settings:
         if key not in known:
             near = difflib.get_close_matches(key, known, n=1)
             hint = f" Did you mean `{near[0]}`?" if near else " `--help_all` lists the keys."
-            raise ValueError(f"Unknown key `{key}`{f' in {recipe.path}' if recipe.path else ''}.{hint}")
-    kinds: Any = list(dataclass_types)
-    parser = TrlParser(kinds)
-    return _parse_settings(parser, recipe.settings)
+            messages[key] = f"Unknown key `{key}`{f' in {recipe.path}' if recipe.path else ''}.{hint}"
+    return messages
 
 
 def print_help(module: str, dataclass_types: Sequence[type]) -> None:

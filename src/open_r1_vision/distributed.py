@@ -68,7 +68,12 @@ def is_main_process() -> bool:
 
 
 def end_with_launcher() -> None:
-    """Let this process die with the one that launched it: torchrun's workers go on when torchrun is killed."""
+    """Let this process die with the torchrun that launched it: workers would go on when torchrun is killed.
+
+    Without torchrun nothing changes: a process that was started in a terminal may outlive it.
+    """
+    if "TORCHELASTIC_RUN_ID" not in os.environ:
+        return
     with contextlib.suppress(OSError, AttributeError):  # other systems than Linux have no such call
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
 

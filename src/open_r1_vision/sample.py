@@ -16,7 +16,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from open_r1_vision.arguments import print_help, read_recipe
-from open_r1_vision.distributed import end_with_launcher, finish, is_main_process, num_processes
+from open_r1_vision.distributed import end_with_launcher, finish, is_main_process
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -76,8 +76,7 @@ def _say(text: str) -> None:
 
 def run_command_line() -> None:
     """Entry point: a clean end of every process."""
-    if num_processes() > 1:
-        end_with_launcher()
+    end_with_launcher()
     code = main()
     if code == 2:
         # others may still wait for this process: torchrun ends them

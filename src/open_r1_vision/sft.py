@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from open_r1_vision.arguments import Recipe, WarmUpArguments, parse_recipe, print_help, read_recipe
-from open_r1_vision.distributed import boot_deepspeed_on_cpu, finish, is_main_process, num_processes
+from open_r1_vision.distributed import boot_deepspeed_on_cpu, end_with_launcher, finish, is_main_process, num_processes
 from open_r1_vision.train import Job, refuse, say
 
 #: Keys that recipes share with the training, and that a warm-up does not read.
@@ -192,6 +192,7 @@ def run_command_line() -> None:
     if {"-h", "--help"} & set(sys.argv[1:]):
         print_help("open_r1_vision.sft", [WarmUpArguments])
         return
+    end_with_launcher()
     try:
         job = prepare(read_recipe(sys.argv[1:]))
     except (ValueError, FileNotFoundError) as error:

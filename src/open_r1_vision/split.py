@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from open_r1_vision.arguments import print_help, read_recipe
-from open_r1_vision.distributed import is_main_process
+from open_r1_vision.distributed import end_with_launcher, is_main_process
 
 if TYPE_CHECKING:
     from open_r1_vision.sampling.records import Held
@@ -226,4 +226,5 @@ def _reasons(
 
 
 if __name__ == "__main__":
+    end_with_launcher()
     sys.exit(main())

@@ -12,13 +12,13 @@ same command is given again.
 import os
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NoReturn
 
 from open_r1_vision.arguments import Recipe, ScriptArguments, parse_recipe, print_help, read_recipe
-from open_r1_vision.distributed import finish, is_main_process
+from open_r1_vision.distributed import end_with_launcher, finish, is_main_process
 
 
 def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
@@ -43,7 +43,7 @@ def prepare(recipe: Recipe) -> Job:
     Raises:
         ValueError: something that the user can mend; the message says how.
     """
-    trainer_class = _find_trainer(recipe)
+    trainer_class = find_trainer(recipe)
     from trl import ModelConfig
 
     from open_r1_vision.models import find_model, load_processor
@@ -109,25 +109,48 @@ def run(job: Job) -> dict[str, Any]:
 
 def load_inputs(script_args: Any, trainer_class: Any, named_columns: Sequence[str] = ()) -> tuple[Any, Any, list]:
     """The training rows, the held-out rows (None where there are none) and the rewards, checked against each other."""
-    from open_r1_vision.data.checks import check_columns
     from open_r1_vision.data.loading import load_rows
     from open_r1_vision.data.rows import add_prompts
-    from open_r1_vision.rewards.loading import columns_by_reward, load_rewards
+    from open_r1_vision.rewards.loading import check_settings
 
     prompts = script_args.prompt_texts
     rows = load_rows(script_args.dataset, script_args.dataset_split, **script_args.dataset_options)
+    rewards = name_rewards(script_args, rows.column_names)
+    check_needs(rows, rewards, trainer_class, named_columns)
+    eval_rows = load_eval_rows(script_args)
+    if eval_rows is not None:
+        eval_rows = add_prompts(eval_rows, **prompts)
+    check_settings(rewards)
+    return add_prompts(rows, **prompts), eval_rows, rewards
+
+
+def name_rewards(script_args: Any, columns: Iterable[str]) -> list:
+    """The reward functions that a recipe names, for rows with these columns."""
+    from open_r1_vision.rewards.loading import load_rewards
+
     defaults = {"answer_form": script_args.answer_form} if script_args.answer_form else {}
-    rewards = load_rewards(script_args.reward_funcs, script_args.reward_kwargs, rows.column_names, defaults)
+    return load_rewards(script_args.reward_funcs, script_args.reward_kwargs, columns, defaults)
+
+
+def check_needs(rows: Any, rewards: list, trainer_class: Any, named_columns: Sequence[str] = ()) -> None:
+    """Refuse rows that lack a column which rewards or the trainer need."""
+    from open_r1_vision.data.checks import check_columns
+    from open_r1_vision.rewards.loading import columns_by_reward
+
     needs = {trainer_class.__name__: (*trainer_class.required_columns, *named_columns)}
     check_columns(rows, {**columns_by_reward(rewards), **needs})
-    eval_rows = None
-    if script_args.eval_dataset:
-        eval_rows = load_rows(
-            script_args.eval_dataset, script_args.eval_dataset_split, **script_args.eval_dataset_options
-        )
-        check_columns(eval_rows, {"held-out evaluation": ("id", "images", "problem", "solution", "problem_type")})
-        eval_rows = add_prompts(eval_rows, **prompts)
-    return add_prompts(rows, **prompts), eval_rows, rewards
+
+
+def load_eval_rows(script_args: Any) -> Any:
+    """The held-out rows, still without prompts; None where the recipe names none."""
+    from open_r1_vision.data.checks import check_columns
+    from open_r1_vision.data.loading import load_rows
+
+    if not script_args.eval_dataset:
+        return None
+    rows = load_rows(script_args.eval_dataset, script_args.eval_dataset_split, **script_args.eval_dataset_options)
+    check_columns(rows, {"held-out evaluation": ("id", "images", "problem", "solution", "problem_type")})
+    return rows
 
 
 def check_reasoners(training_args: Any) -> None:
@@ -182,6 +205,15 @@ def check_inputs(
         say(f"Checked the first {count} of {len(rows)} rows; open_r1_vision.check_data checks all.")
 
 
+def load_gate(training_args: Any, answer_form: str | None, columns: Iterable[str]) -> dict[str, Any]:
+    """The trainer's argument `gate`, where there is one, of hints or of the filter; it finds answers as rewards do."""
+    from open_r1_vision.rewards.loading import load_rewards
+
+    path = getattr(training_args, "hint_gate", None) or getattr(training_args, "filter_gate", None)
+    defaults = {"answer_form": answer_form} if answer_form else {}
+    return {"gate": load_rewards([path], None, columns, defaults)[0]} if path else {}
+
+
 def build_trainer(
     trainer_class: Any,
     model: str,
@@ -195,18 +227,12 @@ def build_trainer(
     """Construct the trainer; the model is loaded here, by TRL."""
     from trl import get_peft_config, get_quantization_config
 
-    from open_r1_vision.rewards.loading import load_rewards
-
     training_args.model_init_kwargs = {
         "revision": model_args.model_revision,
         "attn_implementation": model_args.attn_implementation,
         "dtype": model_args.dtype,
         **(training_args.model_init_kwargs or {}),
     }
-    # a gate, of hints or of the filter, looks for answers where the rewards do
-    path = getattr(training_args, "hint_gate", None) or getattr(training_args, "filter_gate", None)
-    defaults = {"answer_form": answer_form} if answer_form else {}
-    gate = {"gate": load_rewards([path], None, rows.column_names, defaults)[0]} if path else {}
     return trainer_class(
         model=model,
         reward_funcs=rewards,
@@ -215,7 +241,7 @@ def build_trainer(
         processing_class=processor,
         quantization_config=get_quantization_config(model_args),
         peft_config=get_peft_config(model_args),
-        **gate,
+        **load_gate(training_args, answer_form, rows.column_names),
     )
 
 
@@ -256,7 +282,12 @@ def refuse(error: Exception) -> NoReturn:
     raise SystemExit(2) from error
 
 
-def _find_trainer(recipe: Recipe) -> Any:
+def find_trainer(recipe: Recipe) -> Any:
+    """The trainer class that a recipe names.
+
+    Raises:
+        ValueError: it names none.
+    """
     from open_r1_vision.importing import import_callable
 
     path = recipe.as_plain().get("trainer") or ScriptArguments.trainer
@@ -270,7 +301,7 @@ def print_all_help(recipe: Recipe) -> None:
     """Write every key that the recipe's trainer allows, TRL's and transformers' included."""
     from trl import ModelConfig, TrlParser
 
-    kinds: Any = [ScriptArguments, _find_trainer(recipe).config_class, ModelConfig]
+    kinds: Any = [ScriptArguments, find_trainer(recipe).config_class, ModelConfig]
     TrlParser(kinds).print_help()
 
 
@@ -282,6 +313,7 @@ def run_command_line() -> None:
     if "--help_all" in sys.argv[1:]:
         print_all_help(read_recipe([word for word in sys.argv[1:] if word != "--help_all"]))
         return
+    end_with_launcher()
     try:
         job = prepare(read_recipe(sys.argv[1:]))
     except (ValueError, FileNotFoundError) as error:

@@ -2,6 +2,8 @@
 """The command: finished stages are skipped, interrupted ones go on, changes are refused; the table."""
 
 import json
+import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -11,6 +13,7 @@ import yaml
 
 from open_r1_vision.curriculum import __main__ as command
 from open_r1_vision.curriculum import read_curriculum
+from open_r1_vision.curriculum.launch import MARK
 from open_r1_vision.curriculum.state import STATE_FILE, CurriculumState
 
 HERE = Path(__file__).parent
@@ -138,6 +141,23 @@ def test_two_commands_in_one_folder(run):
         assert code == 2
         assert "is being worked in by another command" in out
     assert run(stages())[0] == 0
+
+
+def test_what_a_killed_command_left_alive_is_ended_before_anything_is_started(run):
+    """Two workers in one folder would tear each other's files; another folder's are left alone."""
+    run(stages(), "--until", "warm_up")
+    sleep = [sys.executable, "-c", "import time; time.sleep(60)"]
+    left, other = (
+        subprocess.Popen(sleep, env={**os.environ, MARK: str(folder)}) for folder in (run.folder, run.folder.parent)
+    )
+    try:
+        assert run(stages())[0] == 0
+        assert left.wait(5) == -signal.SIGTERM
+        assert other.poll() is None
+    finally:
+        for process in (left, other):
+            process.kill()
+            process.wait()
 
 
 def test_a_state_file_that_can_not_be_read(run):

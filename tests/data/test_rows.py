@@ -277,7 +277,7 @@ def test_given_problem_types_are_not_reported(caplog):
 def test_steps_that_are_no_list_of_texts(value):
     """One text in place of a list would be a single step, and its row without any hint."""
     row = {"problem": "q", "solution": "1", "problem_type": "number"}
-    with pytest.raises(ValueError, match="Row 0: `reasoning_steps` is .* must be a list of texts. Split it"):
+    with pytest.raises(ValueError, match="Row 'rows-0': `reasoning_steps` is .* must be a list of texts. Split it"):
         rows_from_list([{**row, "reasoning_steps": value}])
     filled = rows_from_list([{**row, "reasoning_steps": ["One."]}, {**row, "reasoning_steps": None}])
     assert filled["reasoning_steps"][:] == [["One."], []]

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from open_r1_vision.arguments import read_recipe
-from open_r1_vision.curriculum.launch import build_command, run_stage
+from open_r1_vision.curriculum.launch import build_command, end_leftovers, run_stage
 from open_r1_vision.curriculum.recipe import Curriculum, Stage, read_curriculum
 from open_r1_vision.curriculum.state import FAILED, FINISHED, RUNNING, CurriculumState
 
@@ -33,15 +33,17 @@ def main(argv: Sequence[str] | None = None) -> int:
     command = words.pop(0) if words and words[0] in _COMMANDS else "run"
     args, rest = _build_parser().parse_known_args(words)
     try:
-        curriculum = read_curriculum(args.config, args.output_dir, args.processes, _read_overrides(rest))
+        faults: list[str] | None = [] if args.dry_run else None
+        curriculum = read_curriculum(args.config, args.output_dir, args.processes, _read_overrides(rest), faults)
         state = CurriculumState(curriculum)
         if command == "status":
             _say(state.table())
             return 0
         stages = _select(curriculum, args.start, args.until)
         if args.dry_run:
-            return _rehearse(curriculum, state, stages)
+            return _rehearse(curriculum, state, stages, faults or [])
         with state.locked():
+            end_leftovers(_mark(curriculum))  # of a command that was killed a moment ago
             _settle_changes(state, args.accept_changes)
             return _run(curriculum, state, stages)
     except (ValueError, FileNotFoundError) as error:
@@ -120,6 +122,10 @@ def _run(curriculum: Curriculum, state: CurriculumState, stages: list[Stage]) ->
                 f"Stage {stage.name!r} takes something from {', '.join(map(repr, unfinished))}, not finished yet: "
                 f"run it first, with --from {unfinished[0]}."
             )
+        # also those of stages to come: hours may lie between a split and them
+        empty = _empty_splits(curriculum, state, stages)
+        if empty:
+            raise ValueError("\n".join(empty))
         code = _run_one(curriculum, state, stage)
         if code:
             _say(f"{stage.name}: ended with exit code {code}. The same command goes on from here.\n{state.table()}")
@@ -128,21 +134,34 @@ def _run(curriculum: Curriculum, state: CurriculumState, stages: list[Stage]) ->
     return 0
 
 
+def _empty_splits(curriculum: Curriculum, state: CurriculumState, stages: list[Stage]) -> list[str]:
+    """What unfinished stages can't read of finished ones, because nothing was left for it."""
+    from open_r1_vision.curriculum.checks import find_empty_splits
+
+    unfinished = {str(stage.folder) for stage in curriculum.stages if state.of(stage) != FINISHED}
+    to_come = [stage for stage in stages if str(stage.folder) in unfinished]
+    return [f"{stage.name}: {fault}" for stage in to_come for fault in find_empty_splits(stage, unfinished)]
+
+
 def _run_one(curriculum: Curriculum, state: CurriculumState, stage: Stage) -> int:
     command = build_command(stage.module, _write_recipe(curriculum, stage), stage.processes or curriculum.processes)
     going_on = "going on with" if state.of(stage) in ("interrupted", FAILED) else "starting"
     _say(f"{stage.name}: {going_on} {shlex.join(command)}")
     state.note(stage, RUNNING)
     start = time.monotonic()
-    code = run_stage(command)
+    code = run_stage(command, _mark(curriculum))
     state.note(stage, FAILED if code else FINISHED, time.monotonic() - start, code)
     return code
 
 
-def _rehearse(curriculum: Curriculum, state: CurriculumState, stages: list[Stage]) -> int:
+def _mark(curriculum: Curriculum) -> str:
+    """What the processes of a curriculum are known by: who holds its lock may end all that carry it."""
+    return str(curriculum.output_dir.resolve())
+
+
+def _rehearse(curriculum: Curriculum, state: CurriculumState, stages: list[Stage], faults: list[str]) -> int:
     from open_r1_vision.curriculum.checks import find_faults
 
-    faults = []
     for stage in stages:
         recipe = curriculum.output_dir / "recipes" / f"{stage.name}.yaml"
         command = build_command(stage.module, recipe, stage.processes or curriculum.processes)
@@ -150,6 +169,7 @@ def _rehearse(curriculum: Curriculum, state: CurriculumState, stages: list[Stage
         for key, value in stage.settings.items():
             _say(f"#   {key}: {value}")
         faults += [f"{stage.name}: {fault}" for fault in find_faults(curriculum, stage)]
+    faults += _empty_splits(curriculum, state, stages)
     faults += state.changed()
     _say("\n".join(f"fault: {fault}" for fault in faults) or "No faults found. Nothing was started.")
     return 2 if faults else 0

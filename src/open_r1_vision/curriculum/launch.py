@@ -3,7 +3,8 @@
 
 torchrun's workers are sessions of their own: a signal to torchrun's process group does not reach them, and they go on
 training when torchrun is killed. So torchrun is told when this process dies, signals are passed on to it, and whatever
-carries the stage's mark when it is over is killed.
+carries the stage's mark when it is over is killed. A command that was killed itself can't do that: the next one in its
+folder does, before it starts anything.
 """
 
 import contextlib
@@ -19,7 +20,7 @@ from pathlib import Path
 
 import psutil
 
-#: Names the processes of one start in their environment.
+#: Names the processes of one start, or of one folder, in their environment.
 MARK = "OPEN_R1_VISION_STAGE"
 _PASSED_ON = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 _GRACE_SECONDS = 20.0
@@ -34,12 +35,16 @@ def build_command(module: str, recipe: Path, processes: int) -> list[str]:
     return [*launcher, "-m", module, "--config", str(recipe)]
 
 
-def run_stage(command: Sequence[str]) -> int:
+def run_stage(command: Sequence[str], mark: str | None = None) -> int:
     """Run a stage to its end and return its exit code; a negative one is the signal that ended it, as for Popen.
 
     SIGINT, SIGTERM and SIGHUP are passed on, and waited for.
+
+    Args:
+        command: of the stage.
+        mark: what its processes are known by, for :func:`end_leftovers`; by default of this start alone.
     """
-    mark = uuid.uuid4().hex
+    mark = mark or uuid.uuid4().hex
     environment = {name: value for name, value in os.environ.items() if name not in _LAUNCHER_VARIABLES}
     environment[MARK] = mark
     process = subprocess.Popen(command, env=environment, start_new_session=True, preexec_fn=_end_with_parent)
@@ -47,7 +52,7 @@ def run_stage(command: Sequence[str]) -> int:
         with _passing_on(process):
             return process.wait()
     finally:
-        _end_leftovers(mark)
+        end_leftovers(mark)
 
 
 def _end_with_parent() -> None:
@@ -71,8 +76,8 @@ def _passing_on(process: subprocess.Popen) -> Iterator[None]:
             signal.signal(number, handler)
 
 
-def _end_leftovers(mark: str) -> None:
-    """End the processes that lost their launcher: politely, then not."""
+def end_leftovers(mark: str) -> None:
+    """End the processes of a mark that lost their launcher: politely, then not."""
     left = _find(mark)
     for process in left:
         with contextlib.suppress(psutil.Error):

@@ -18,7 +18,7 @@ folder of an earlier stage, `{name.final}` the model in it.
 
 import difflib
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -98,6 +98,7 @@ def read_curriculum(
     output_dir: str | None = None,
     processes: int | None = None,
     overrides: Mapping[str, Any] | None = None,
+    faults: list[str] | None = None,
 ) -> Curriculum:
     """Read a curriculum's recipe and the recipes of its stages.
 
@@ -106,67 +107,105 @@ def read_curriculum(
         output_dir: in place of the recipe's.
         processes: in place of the recipe's.
         overrides: settings of every stage, over its own.
+        faults: what is wrong with stages is added to this list in place of an error; the curriculum then lacks the
+            stages that can't be read.
 
     Raises:
         ValueError: no such file, an unknown key, a stage without name or entry point, a name twice, or a reference to
-            what no earlier stage leaves.
+            what no earlier stage leaves; the message has everything that was found.
     """
     plain = _read_yaml(Path(path))
-    _check_keys(plain, _KEYS, f"the curriculum {str(path)!r}")
+    wrong = _unknown_keys(plain, _KEYS, f"the curriculum {str(path)!r}")
     folder = Path(output_dir or plain.get("output_dir") or _missing("output_dir", path))
     entries = plain.get("stages")
     if not isinstance(entries, list) or not entries:
         raise ValueError(f"The curriculum {str(path)!r} has no stages: set `stages` to a list of at least one.")
     shared = _mapping("shared", plain.get("shared"))
-    stages: list[Stage] = []
-    for number, entry in enumerate(entries, 1):
-        stages.append(_read_stage(entry, number, shared, dict(overrides or {}), folder, stages))
+    reader = _StageReader(shared, dict(overrides or {}), folder, wrong)
+    stages = [stage for number, entry in enumerate(entries, 1) if (stage := reader.read(entry, number)) is not None]
+    if wrong and faults is None:
+        raise ValueError("\n".join(wrong))
+    if faults is not None:
+        faults += wrong
     return Curriculum(folder, stages, _count(processes or plain.get("processes") or 1))
 
 
-def _read_stage(entry: Any, number: int, shared: dict, overrides: dict, folder: Path, earlier: list[Stage]) -> Stage:
-    if not isinstance(entry, Mapping):
-        raise ValueError(f"Stage {number} is {entry!r:.80}: give a mapping with `name`, `run` and `settings`.")
-    name, run = entry.get("name"), entry.get("run")
-    where = f"stage {name!r}" if name else f"stage {number}"
-    _check_keys(entry, _STAGE_KEYS, where)
-    if not isinstance(name, str) or not _NAME.fullmatch(name):
-        raise ValueError(f"Stage {number} has the name {name!r}: give a name of lower-case letters, digits and _.")
-    if name in {stage.name for stage in earlier}:
-        raise ValueError(f"Two stages are called {name!r}: names are folders, give each its own.")
-    if run not in ENTRY_POINTS:
-        raise ValueError(f"`run` of {where} is {run!r}: set it to {', '.join(ENTRY_POINTS)}.")
-    recipe = _read_yaml(Path(str(entry["recipe"]))) if entry.get("recipe") else {}
-    settings = {**shared, **recipe, **_mapping(f"`settings` of {where}", entry.get("settings")), **overrides}
-    settings["output_dir"] = str(folder / name)
-    products = {stage.name: stage.folder for stage in earlier}
-    needs: dict[str, None] = {}
-    settings = _resolve(settings, products, needs, where)
-    count = entry.get("processes")
-    return Stage(name, str(run), settings, tuple(needs), None if count is None else _count(count))
+class _StageReader:
+    """Reads stages in their order; what is wrong with them goes to `wrong`."""
 
+    def __init__(self, shared: dict, overrides: dict, folder: Path, wrong: list[str]) -> None:
+        self._shared, self._overrides, self._folder, self._wrong = shared, overrides, folder, wrong
+        #: What each stage so far runs, those that can't be run included.
+        self._runs: dict[str, Any] = {}
 
-def _resolve(value: Any, products: Mapping[str, Path], needs: dict[str, None], where: str) -> Any:
-    """The value with every reference in its strings replaced; the stages named go to `needs`."""
-    if isinstance(value, dict):
-        return {key: _resolve(item, products, needs, where) for key, item in value.items()}
-    if isinstance(value, list):
-        return [_resolve(item, products, needs, where) for item in value]
-    if not isinstance(value, str):
-        return value
-
-    def replace(match: re.Match) -> str:
-        name, product = match.groups()
-        if name not in products:
-            raise ValueError(
-                f"{where} refers to {match[0]}, but no earlier stage is called {name!r}{_near(name, list(products))}."
+    def read(self, entry: Any, number: int) -> Stage | None:
+        """One stage; None for one that can't be."""
+        if not isinstance(entry, Mapping):
+            self._wrong.append(f"Stage {number} is {entry!r:.80}: give a mapping with `name`, `run` and `settings`.")
+            return None
+        name, run = entry.get("name"), entry.get("run")
+        where = f"stage {name!r}" if name else f"stage {number}"
+        self._wrong += _unknown_keys(entry, _STAGE_KEYS, where)
+        settings: dict[str, Any] = {**self._shared}
+        if entry.get("recipe"):
+            settings |= self._try(lambda: _read_yaml(Path(str(entry["recipe"])))) or {}
+        settings |= self._try(lambda: _mapping(f"`settings` of {where}", entry.get("settings"))) or {}
+        settings |= {**self._overrides, "output_dir": str(self._folder / str(name))}
+        needs: dict[str, None] = {}
+        settings = self._resolve(settings, needs, where)
+        count = self._try(lambda: None if entry.get("processes") is None else _count(entry["processes"]))
+        is_new = name not in self._runs
+        is_name = isinstance(name, str) and _NAME.fullmatch(name)
+        if not is_name:
+            self._wrong.append(
+                f"Stage {number} has the name {name!r}: give a name of lower-case letters, digits and _."
             )
-        if product not in PRODUCTS:
-            raise ValueError(f"{where} refers to {match[0]}: a stage leaves {', '.join(PRODUCTS)}, nothing else.")
-        needs[name] = None
-        return str(products[name] / PRODUCTS[product])
+        elif not is_new:
+            self._wrong.append(f"Two stages are called {name!r}: names are folders, give each its own.")
+        if run not in ENTRY_POINTS:
+            self._wrong.append(f"`run` of {where} is {run!r}: set it to {', '.join(ENTRY_POINTS)}.")
+        self._runs.setdefault(str(name), run)
+        if not (is_name and is_new and run in ENTRY_POINTS):
+            return None
+        return Stage(str(name), str(run), settings, tuple(needs), count)
 
-    return _REFERENCE.sub(replace, value)
+    def _try(self, read: Callable[[], Any]) -> Any:
+        try:
+            return read()
+        except ValueError as error:
+            self._wrong.append(str(error))
+            return None
+
+    def _resolve(self, value: Any, needs: dict[str, None], where: str) -> Any:
+        """The value with every reference in its strings replaced; the stages named go to `needs`."""
+        if isinstance(value, dict):
+            return {key: self._resolve(item, needs, where) for key, item in value.items()}
+        if isinstance(value, list):
+            return [self._resolve(item, needs, where) for item in value]
+        if not isinstance(value, str):
+            return value
+
+        def replace(match: re.Match) -> str:
+            name, product = match.groups()
+            run = self._runs.get(name)
+            if name not in self._runs:
+                near = _near(name, list(self._runs))
+                self._wrong.append(f"{where} refers to {match[0]}, but no earlier stage is called {name!r}{near}.")
+            elif product not in PRODUCTS:
+                self._wrong.append(
+                    f"{where} refers to {match[0]}: a stage leaves {', '.join(PRODUCTS)}, nothing else."
+                )
+            elif product == "final" and run in ("sample", "split"):
+                self._wrong.append(
+                    f"{where} refers to {match[0]}, but {name!r} runs {run}, which leaves no model: name a stage that "
+                    "runs sft or train."
+                )
+            else:
+                needs[name] = None
+                return str(self._folder / name / PRODUCTS[product])
+            return match[0]
+
+        return _REFERENCE.sub(replace, value)
 
 
 def _read_yaml(path: Path) -> dict[str, Any]:
@@ -187,12 +226,12 @@ def _mapping(name: str, value: Any) -> dict[str, Any]:
     return dict(value or {})
 
 
-def _check_keys(value: Mapping, known: tuple[str, ...], where: str) -> None:
-    for key in value:
-        if key not in known:
-            raise ValueError(
-                f"{where[0].upper() + where[1:]} has the unknown key {key!r}{_near(str(key), list(known))}."
-            )
+def _unknown_keys(value: Mapping, known: tuple[str, ...], where: str) -> list[str]:
+    return [
+        f"{where[0].upper() + where[1:]} has the unknown key {key!r}{_near(str(key), list(known))}."
+        for key in value
+        if key not in known
+    ]
 
 
 def _near(name: str, known: list[str]) -> str:

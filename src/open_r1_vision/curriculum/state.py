@@ -4,6 +4,7 @@
 import contextlib
 import fcntl
 import json
+import os
 import shutil
 from collections.abc import Iterator
 from typing import Any
@@ -134,7 +135,10 @@ class CurriculumState:
     def _write(self) -> None:
         self.path.parent.mkdir(parents=True, exist_ok=True)
         draft = self.path.with_suffix(".tmp")
-        draft.write_text(json.dumps({"stages": self._stages}, indent=1), encoding="utf-8")
+        with draft.open("w", encoding="utf-8") as file:
+            json.dump({"stages": self._stages}, file, indent=1)
+            file.flush()
+            os.fsync(file.fileno())  # or a machine that goes down may leave an empty file of the right name
         draft.rename(self.path)
 
 

@@ -227,17 +227,18 @@ def _text_columns(columns: Mapping[str, list], indices: Sequence[int], source: s
         str(value).strip() if value is not None else infer_problem_type(extract_answer(gold) or gold, problem)
         for value, gold, problem in zip(columns.get("problem_type", empty), golds, problems, strict=True)
     ]
-    ids = columns.get("id", empty)
+    ids = [
+        f"{source}-{index}" if value is None else str(value)
+        for index, value in zip(indices, columns.get("id", empty), strict=True)
+    ]
     return {
-        "id": [
-            f"{source}-{index}" if value is None else str(value) for index, value in zip(indices, ids, strict=True)
-        ],
+        "id": ids,
         "problem": problems,
         "solution": golds,
         "problem_type": types,
         "source": [source if value is None else str(value) for value in columns.get("source", empty)],
         **{
-            name: [_text_list(value, name, index) for index, value in zip(indices, columns[name], strict=True)]
+            name: [_text_list(value, name, row_id) for row_id, value in zip(ids, columns[name], strict=True)]
             for name in OPTIONAL_COLUMNS
             if name in columns
         },
@@ -250,12 +251,12 @@ def _as_text(value: Any, column: str, index: int) -> str:
     return "" if value is None else str(value)
 
 
-def _text_list(value: Any, column: str, index: int) -> list[str]:
+def _text_list(value: Any, column: str, row_id: str) -> list[str]:
     if value is None:
         return []
     if not isinstance(value, list) or not all(isinstance(item, str) for item in value):
         raise ValueError(
-            f"Row {index}: `{column}` is {value!r:.100}, but it must be a list of texts. Split it "
+            f"Row {row_id!r}: `{column}` is {value!r:.100}, but it must be a list of texts. Split it "
             "(open_r1_vision.data.steps.split_steps does so for a written solution), or leave it out."
         )
     return value

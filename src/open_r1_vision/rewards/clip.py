@@ -88,6 +88,33 @@ def clip_reward(
     return rewards
 
 
+def check_clip_reward(
+    *,
+    encoder: str | None = None,
+    scale: float = 0.4,
+    floor: float | None = None,
+    use_images: str = "first",
+    description_form: str = "sections",
+    device: str | None = None,
+    dtype: str = "float32",
+    trust_remote_code: bool = False,
+    **others: Any,
+) -> None:
+    """Check the settings of :func:`clip_reward` and load its encoder, which rewards then find loaded.
+
+    Raises:
+        ValueError: see :func:`clip_reward`.
+    """
+    _check(encoder, scale, floor, use_images)
+    check_description_form(description_form)
+    from open_r1_vision.dual_encoder import load_dual_encoder  # rewards import without torch
+
+    load_dual_encoder(encoder or "", device, dtype, trust_remote_code)
+
+
+clip_reward.check = check_clip_reward  # type: ignore[attr-defined]
+
+
 def _check(encoder: str | None, scale: float, floor: float | None, use_images: str) -> None:
     if not encoder:
         raise ValueError(

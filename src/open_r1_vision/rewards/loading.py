@@ -90,6 +90,24 @@ def columns_by_reward(rewards: Iterable[Callable[..., Any]]) -> dict[str, list[s
     return {reward_name(reward): required_columns(reward) for reward in rewards}
 
 
+def check_settings(rewards: Iterable[Callable[..., Any]]) -> None:
+    """Let rewards check their settings, and load what they name, before the first step.
+
+    A reward does so in a function that it has as its attribute `check`, and that takes the same settings.
+
+    Raises:
+        ValueError: settings that can't work.
+    """
+    for reward in rewards:
+        settings: dict[str, Any] = {}
+        while isinstance(reward, functools.partial):
+            settings = {**reward.keywords, **settings}
+            reward = reward.func
+        check = getattr(reward, "check", None)
+        if check is not None:
+            check(**settings)
+
+
 def checked(reward: Callable[..., Any], role: str = "reward") -> Callable[..., Any]:
     """Wrap a reward, sync or async, so that what it does wrong is reported with its name and the rows.
 

@@ -193,8 +193,11 @@ def _check_names(recipe: Recipe, others: Sequence[str], own: set[str]) -> None:
     trainer: Any = import_callable(recipe.as_plain().get("trainer") or ScriptArguments.trainer)
     kinds: list[Any] = [ScriptArguments, trainer.config_class, ModelConfig]
     known = {item.name for kind in kinds for item in fields(kind) if item.init}
+    messages = []
     for key in others:
         if key not in known:
             near = difflib.get_close_matches(key, own | known, n=1)
             hint = f" Did you mean `{near[0]}`?" if near else ""
-            raise ValueError(f"Unknown key `{key}`{f' in {recipe.path}' if recipe.path else ''}.{hint}")
+            messages.append(f"Unknown key `{key}`{f' in {recipe.path}' if recipe.path else ''}.{hint}")
+    if messages:
+        raise ValueError("\n".join(messages))

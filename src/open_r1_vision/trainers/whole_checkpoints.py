@@ -19,14 +19,22 @@ class WholeCheckpoints(Base):
     """Stands before a `transformers.Trainer` among the bases of a trainer.
 
     - Checkpoints are marked when they are whole, and older ones are deleted only after that.
+    - A run that was ended after its last checkpoint trains no further: transformers 5.23 makes one more step where
+      that checkpoint lies within an epoch.
     - A resumed run gets the checkpoint's weights: outside DeepSpeed, transformers 5.23 leaves out all whose names in
       the file are not the module's, as those of Qwen2-VL and Qwen2.5-VL, and only warns.
 
-    Overrides `_save_checkpoint`, `_load_from_checkpoint` and `_load_best_model`; each calls the trainer's, the last
-    two only where it loads every weight.
+    Overrides `_run_epoch`, `_save_checkpoint`, `_load_from_checkpoint` and `_load_best_model`; each calls the
+    trainer's, the last two only where it loads every weight.
 
     A trainer calls `drop_unused_weight_renames` once its model is loaded.
     """
+
+    def _run_epoch(self, *args: Any, **kwargs: Any) -> None:
+        if self.state.global_step >= self.state.max_steps:
+            self.control.should_training_stop = True  # the trainer looks at it after a step only
+        else:
+            super()._run_epoch(*args, **kwargs)
 
     def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
         checkpoint = Path(self._get_output_dir(trial=trial)) / f"checkpoint-{self.state.global_step}"
