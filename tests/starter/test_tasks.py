@@ -150,3 +150,22 @@ def test_bad_arguments_are_named(task):
         TASKS[task].rows("dev")
     with pytest.raises(ValueError, match="0 rows.*`count` to at least 1"):
         TASKS[task].rows("train", 0)
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_pages_with_as_many_objects_as_asked_for(task):
+    words_per_object = {"digits": 1, "figures": 2}[task]
+    rows = TASKS[task].rows("test", 60, objects=[3, 4])
+    counts = {
+        len(caption.replace(";", "").replace(",", "").split()) // words_per_object for caption in rows["caption"]
+    }
+    assert counts == {3, 4}
+    assert rows["id"][:2] == [f"{task}-test-3to4-0-0", f"{task}-test-3to4-0-1"]
+    # the split's own range, asked for by name, gives other pages under other ids
+    assert TASKS[task].rows("test", 5, objects=[6, 6])["caption"] != TASKS[task].rows("test", 5)["caption"]
+
+
+@pytest.mark.parametrize("objects", [[4, 3], [0, 2], [1, 17], [5], "46"])
+def test_objects_that_no_page_can_have(objects):
+    with pytest.raises(ValueError, match=r"give the fewest and the most objects of a page, 1 to 16, such as \[4, 8\]"):
+        digits.rows("train", 2, objects=objects)

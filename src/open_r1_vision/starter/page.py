@@ -130,6 +130,6 @@ def _read_objects(objects: Sequence[int]) -> dict[str, int]:
     room = CELLS_PER_SIDE**2
     if isinstance(objects, str) or len(objects) != 2 or not 1 <= objects[0] <= objects[1] <= room:
         raise ValueError(
-            f"objects is {objects!r}: give the fewest and the most objects of a page, from 1 to {room}, such as [4, 8]."
+            f"objects is {objects!r}: give the fewest and the most objects of a page, 1 to {room}, such as [4, 8]."
         )
     return {"min_objects": objects[0], "max_objects": objects[1]}

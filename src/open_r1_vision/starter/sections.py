@@ -9,7 +9,6 @@ import random
 
 from datasets import Dataset, concatenate_datasets
 
-from open_r1_vision.prompts import load_prompt
 from open_r1_vision.starter import digits
 from open_r1_vision.starter.page import LONGEST_CAPTION, draw_cells
 from open_r1_vision.starter.warm_up import assistant, policy_prompt, text_part
