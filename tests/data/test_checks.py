@@ -193,3 +193,13 @@ def test_a_prompt_that_the_processor_refuses(png, processor):
     problems = check_rows(rows_from_list(rows), processor=processor, limits=limits)
     assert [(problem.row_id, problem.check) for problem in problems] == [("rows-0", "prompt refused")]
     assert "ValueError: absolute aspect ratio" in problems[0].message
+
+
+def test_a_column_that_no_row_fills_is_like_a_missing_one():
+    empty = rows_from_list([{**ROW, "key_words": []}, {**ROW, "id": "b", "key_words": []}])
+    with pytest.raises(ValueError, match="key_words_reward needs 'key_words', which is empty in each of the 2 rows"):
+        check_columns(empty, {"key_words_reward": ["key_words"]})
+    check_columns(empty, {"accuracy_reward": ["images", "solution"]})
+    check_columns(
+        rows_from_list([{**ROW, "key_words": []}, {**ROW, "id": "b", "key_words": ["x"]}]), {"a": ["key_words"]}
+    )

@@ -130,10 +130,10 @@ def inspect_rows(
 
 
 def check_columns(dataset: Dataset, required: Mapping[str, Iterable[str]]) -> None:
-    """Refuse a data set that lacks a column.
+    """Refuse a data set that lacks a column, or has an optional one in which every row's list is empty.
 
     Args:
-        dataset: only its column names are read.
+        dataset: images are not read.
         required: who needs columns (a reward's or trainer's name), and which.
 
     Raises:
@@ -149,6 +149,13 @@ def check_columns(dataset: Dataset, required: Mapping[str, Iterable[str]]) -> No
             f"The data set lacks columns: {lacks}. It has {', '.join(map(repr, dataset.column_names))}. Rename a "
             "column, take a data set that has it, or drop from the recipe what needs it."
         )
+    for user, columns in required.items():
+        for name in columns:
+            if name in OPTIONAL_COLUMNS and len(dataset) and not any(dataset[name]):
+                raise ValueError(
+                    f"{user} needs {name!r}, which is empty in each of the {len(dataset)} rows: take a data set that "
+                    "has it, or drop from the recipe what needs it."
+                )
 
 
 def count_prompt_tokens(prompt: list[dict[str, Any]], images: list[PIL.Image.Image], processor: Any) -> int:
