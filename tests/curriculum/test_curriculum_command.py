@@ -129,7 +129,7 @@ def test_the_table(run):
     run(stages({}, {"accuracy": 0.625}), "--until", "perceive")
     line = run(stages({}, {"accuracy": 0.625}), "status")[1].splitlines()[2]
     assert line.split()[:4] == ["perceive", "train", "finished", "5"]
-    assert "accuracy 62.5 %" in line
+    assert "accuracy 62.5 % at step 5" in line
     assert line.endswith(str(run.folder / "perceive"))
 
 

@@ -148,9 +148,10 @@ def _progress(stage: Stage) -> tuple[str, str]:
     if results_file.is_file():
         results = json.loads(results_file.read_text(encoding="utf-8"))
         curve = results.get("held_out", {}).get("curve", {})
-        values = [(measures[name], name) for measures in curve.values() for name in measures if name == "accuracy"]
+        values = [(measures["accuracy"], int(step)) for step, measures in curve.items() if "accuracy" in measures]
         if values:
-            return str(results["steps"]), f"accuracy {100 * max(values)[0]:.1f} %"
+            best, step = max(values)
+            return str(results["steps"]), f"accuracy {100 * best:.1f} % at step {step}"
         reward = results.get("means", {}).get("reward")
         return str(results["steps"]), "" if reward is None else f"mean reward {reward:.3f}"
     found = checkpoints.list_checkpoints(stage.folder) if stage.folder.is_dir() else []
