@@ -9,6 +9,11 @@ for seed in 0 1 2; do
   local_scripts/train_cpu.sh $runs/pebr_r1_seed$seed/recipes/reason.yaml --output_dir $runs/one_stage_seed$seed \
     --model_name_or_path $runs/pebr_r1_seed$seed/warm_up/final --max_steps 45 \
     --dataset open_r1_vision.starter.digits.rows --dataset_split train --dataset_options '{"count": 1536}'
+  # new samples of the rows between easy and hard: how many groups have no signal with the split, and without it
+  torchrun --standalone --nproc_per_node=2 -m open_r1_vision.sample --config $runs/pebr_r1_seed$seed/recipes/difficulty.yaml \
+    --dataset open_r1_vision.data.splits.rows --dataset_split medium --seed 100 \
+    --dataset_options "{\"path\": \"$runs/pebr_r1_seed$seed/splits\"}" --output_dir $runs/medium_seed$seed
+  python -m open_r1_vision.split --samples $runs/medium_seed$seed --answer_form sections --output_dir $runs/medium_splits_seed$seed
 done
 one=($runs/one_stage_seed{0,1,2})
 two=($runs/pebr_r1_seed{0,1,2}/reason)
