@@ -1,12 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
 import dataclasses
 import json
+import subprocess
+import sys
 
 import pytest
 
 from open_r1_vision.checkpoints import mark_complete
 from open_r1_vision.reasoners.config import DECIDING, ReasonerConfig
-from open_r1_vision.runs import RESULTS_FILE, RUN_FILE, RunState, clear_run, open_run, write_run
+from open_r1_vision.runs import LOCK_FILE, RESULTS_FILE, RUN_FILE, RunState, open_run, take_run, write_run
 
 SETTINGS = {"model_name_or_path": "policy", "learning_rate": 1e-4, "num_processes": 2, "output_dir": "runs/a"}
 
@@ -141,8 +143,27 @@ def test_overwriting(run):
     assert open_run(run, other, overwrite=True) == RunState(finished=False, checkpoint=None, obsolete=True)
     # nothing is deleted before the new run is ready to start
     assert (run / "checkpoint-5" / "model.safetensors").read_bytes() == b"weights"
-    clear_run(run)
-    assert not run.exists()
+    take_run(run, obsolete=True).close()
+    assert [path.name for path in run.iterdir()] == [LOCK_FILE]
+    assert open_run(run, other, overwrite=False) == RunState(finished=False, checkpoint=None)
+
+
+def test_two_runs_do_not_share_a_folder(run):
+    code = "import sys; from pathlib import Path; from open_r1_vision.runs import take_run; "
+    code += "take_run(Path(sys.argv[1])); print('taken', flush=True); sys.stdin.read()"
+    other = subprocess.Popen(
+        [sys.executable, "-c", code, run], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )
+    assert other.stdout.readline() == "taken\n"
+    with pytest.raises(ValueError, match="is being written by another run: wait for it, end it, or set another"):
+        take_run(run, obsolete=True)
+    assert (run / "checkpoint-5" / "model.safetensors").read_bytes() == b"weights"
+    # a resume does not mind the lock
+    assert open_run(run, SETTINGS, overwrite=False).checkpoint == run / "checkpoint-5"
+    other.communicate()
+    # this process may take it several times, as a notebook does
+    take_run(run)
+    take_run(run).close()
 
 
 def test_overwriting_lets_the_same_run_go_on(run):

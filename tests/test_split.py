@@ -2,11 +2,12 @@
 """Splits by pass rate: every row in exactly one, by any scorer, and what is said of an empty one."""
 
 import json
+import re
 
 import pytest
 
 from open_r1_vision.data.loading import load_rows
-from open_r1_vision.data.splits import read_split
+from open_r1_vision.data.splits import SPLITS_FILE, read_split
 from open_r1_vision.sampling.draws import Draw
 from open_r1_vision.sampling.records import SampleFolder
 from open_r1_vision.sampling.run import row_settings
@@ -107,14 +108,28 @@ def test_an_empty_split_says_which_threshold_emptied_it(samples, tmp_path):
         return str(caught.value).partition("is empty: ")[2]
 
     none = "processes.text_reward"  # below 1 for every completion
-    assert nothing("easy", scorer=none) == "the highest pass rate is 0, below easy_from 1: lower easy_from."
+    check = "check scorer (processes.text_reward), answer_form (tags) and right_from"
+    # no threshold is at fault where none or all of the samples are right
+    assert nothing("easy", scorer=none) == (
+        f"no sample of any row is right. If the model does answer, {check} (1) of the split."
+    )
     assert nothing("hard", scorer=none, right_from=0.0) == (
-        "the lowest pass rate is 1, above hard_up_to 0: raise hard_up_to."
+        f"every sample of every row is right. If it should not be, {check} (0) of the split."
     )
     assert nothing("medium", easy_from=0.2, hard_up_to=0.1).startswith(
         "no pass rate lies between hard_up_to 0.1 and easy_from 0.2: raise easy_from or lower hard_up_to"
     )
-    assert nothing("easy", answer_form="boxed").startswith("the highest pass rate is 0")
+    assert "answer_form (boxed)" in nothing("easy", answer_form="boxed")
+    # one row with 1, and one with 2 of 4 samples right
+    found = {"easy_from": 1.0, "hard_up_to": 0.0, "num_samples": 4, "histogram": [0, 1, 1, 0, 0]}
+    found |= {"scorer": none, "answer_form": "tags", "right_from": 1.0, "splits": {"easy": [], "hard": []}}
+    (tmp_path / SPLITS_FILE).write_text(json.dumps(found))
+    for name, why in (
+        ("easy", "the highest pass rate is 0.5, below easy_from 1: lower easy_from."),
+        ("hard", "the lowest pass rate is 0.25, above hard_up_to 0: raise hard_up_to."),
+    ):
+        with pytest.raises(ValueError, match=re.escape(why)):
+            read_split(name, tmp_path)
     with pytest.raises(ValueError, match="hard_up_to is 0.5 and easy_from 0.5"):
         split(samples, tmp_path, easy_from=0.5, hard_up_to=0.5)
 

@@ -118,6 +118,33 @@ def save_processor(processor: ProcessorMixin, source: str, folder: str) -> None:
             target.write_text(text + "\n", encoding="utf-8")
 
 
+def save_final(trainer: Any, source: str, folder: Path) -> None:
+    """Save a trained model to a folder that any program can load, its processor included. All processes call it.
+
+    An adapter is saved beside it, in `adapter`, and merged into the model there.
+
+    Args:
+        trainer: after its training.
+        source: folder or hub id of the model that it was given.
+        folder: of the final model.
+    """
+    from peft import PeftModel
+    from trl.trainer.utils import create_model_from_path
+
+    adapter = folder.parent / "adapter"
+    is_adapter = isinstance(trainer.accelerator.unwrap_model(trainer.model), PeftModel)
+    trainer.save_model(str(adapter if is_adapter else folder))
+    if trainer.is_world_process_zero():
+        if is_adapter:
+            given = trainer.args.model_init_kwargs or {}
+            options = {key: value for key, value in given.items() if value is not None}
+            with without_zero3():
+                base = create_model_from_path(source, **{**options, "device_map": None})
+                PeftModel.from_pretrained(base, str(adapter)).merge_and_unload().save_pretrained(str(folder))
+        save_processor(trainer.processing_class, source, str(folder))
+    trainer.accelerator.wait_for_everyone()
+
+
 @contextmanager
 def without_zero3() -> Iterator[None]:
     """Load a model whole while the policy is sharded: transformers shards whatever it loads after ZeRO-3 was set."""

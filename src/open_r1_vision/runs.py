@@ -1,18 +1,20 @@
 # SPDX-License-Identifier: Apache-2.0
 """The output folder of a run: whose it is, and whether to start, resume, or leave it alone."""
 
+import fcntl
 import json
 import shutil
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 from open_r1_vision import checkpoints
 from open_r1_vision.reasoners.config import DECIDING
 
 RUN_FILE = "run.json"
 RESULTS_FILE = "results.json"
+LOCK_FILE = ".lock"
 #: Settings that may change between a start and a resume without making it another run.
 _FREE_SETTINGS = {
     *("output_dir", "overwrite_output", "report_to", "run_name", "logging_steps", "save_steps", "save_total_limit"),
@@ -22,6 +24,8 @@ _FREE_SETTINGS = {
 #: that a run whose server moved goes on.
 _BLOCKS = ("reasoner", "fact_judge", "description_judge")
 _OF_A_BLOCK = (*DECIDING, "on_failure")
+#: What this process has taken: a notebook may start a run again after it failed.
+_TAKEN: dict[Path, TextIO] = {}
 
 
 @dataclass(frozen=True)
@@ -40,7 +44,7 @@ class RunState:
 
 
 def open_run(output_dir: Path, settings: dict[str, Any], overwrite: bool) -> RunState:
-    """Look at an output folder before anything is written to it; nothing is deleted here, see :func:`clear_run`.
+    """Look at an output folder before anything is written to it; nothing is deleted here, see :func:`take_run`.
 
     Args:
         output_dir: folder of the run.
@@ -51,7 +55,7 @@ def open_run(output_dir: Path, settings: dict[str, Any], overwrite: bool) -> Run
         ValueError: the folder holds another run, or files that are no run.
     """
     run_file = output_dir / RUN_FILE
-    if not any(path.is_file() for path in output_dir.rglob("*")):
+    if not any(path.is_file() and path != output_dir / LOCK_FILE for path in output_dir.rglob("*")):
         return RunState(finished=False, checkpoint=None)
     if not run_file.is_file():
         raise ValueError(
@@ -96,9 +100,36 @@ def list_changes(
     ]
 
 
-def clear_run(output_dir: Path) -> None:
-    """Delete a run that :func:`open_run` found obsolete."""
-    shutil.rmtree(output_dir)
+def take_run(output_dir: Path, obsolete: bool = False) -> TextIO:
+    """Take an output folder for this process, until the file that is returned is closed or the process ends.
+
+    What this process has taken before it takes anew.
+
+    Args:
+        output_dir: folder of the run.
+        obsolete: whether to delete the run in it, see :class:`RunState`.
+
+    Raises:
+        ValueError: another process has taken it; nothing is deleted then.
+    """
+    output_dir.mkdir(parents=True, exist_ok=True)
+    if output_dir.resolve() in _TAKEN:
+        _TAKEN.pop(output_dir.resolve()).close()
+    lock = (output_dir / LOCK_FILE).open("w")
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        lock.close()
+        raise ValueError(
+            f"{output_dir} is being written by another run: wait for it, end it, or set another output_dir."
+        ) from error
+    _TAKEN[output_dir.resolve()] = lock
+    for path in output_dir.iterdir() if obsolete else ():
+        if path.is_dir():
+            shutil.rmtree(path)
+        elif path.name != LOCK_FILE:  # a new one would be another lock
+            path.unlink()
+    return lock
 
 
 def write_run(output_dir: Path, settings: dict[str, Any]) -> None:

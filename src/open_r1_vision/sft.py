@@ -39,7 +39,7 @@ def prepare(recipe: Recipe) -> Job:
     from trl import ModelConfig, SFTConfig
 
     from open_r1_vision.models import find_model
-    from open_r1_vision.runs import clear_run, open_run, write_run
+    from open_r1_vision.runs import open_run, take_run, write_run
 
     settings = recipe.as_plain()
     if not torch.cuda.is_available():
@@ -57,10 +57,10 @@ def prepare(recipe: Recipe) -> Job:
     if unread:
         say(f"A warm-up learns its data set's own prompts: {' and '.join(unread)} have no effect.")
     rows = load_lessons(data_args, training_args)
-    if state.obsolete:
-        with training_args.main_process_first(desc="deleting the run before"):
-            if is_main_process():
-                clear_run(job.output_dir)
+    # only now that everything else is right, and before the trainer writes
+    with training_args.main_process_first(desc="taking the output folder"):
+        if is_main_process():
+            job.lock = take_run(job.output_dir, state.obsolete)
     job.trainer = build_trainer(job.model, data_args, training_args, model_args, rows)
     if is_main_process():
         write_run(job.output_dir, job.settings)
@@ -70,6 +70,7 @@ def prepare(recipe: Recipe) -> Job:
 def run(job: Job) -> str:
     """Train or resume, save, report; returns the folder of the final model."""
     from open_r1_vision import report
+    from open_r1_vision.models import save_final
 
     final = job.output_dir / "final"
     trainer = job.trainer
@@ -94,6 +95,7 @@ def run(job: Job) -> str:
             say(f"loss     {losses[0]['loss']:.3f} (step {losses[0]['step']}) -> {losses[-1]['loss']:.3f}")
         say(f"model    {final}")
     trainer.accelerator.wait_for_everyone()
+    job.release()
     return str(final)
 
 
@@ -153,25 +155,6 @@ def build_trainer(model: str, data_args: WarmUpArguments, training_args: Any, mo
     for part, count in frozen.items():
         say(f"Frozen: the {part}, {count:,} weights.")
     return trainer
-
-
-def save_final(trainer: Any, model: str, final: Path) -> None:
-    """Save a folder that any program can load: an adapter is saved beside it, and merged into the model there."""
-    from peft import PeftModel
-    from trl.trainer.utils import create_model_from_path
-
-    from open_r1_vision.models import save_processor
-
-    adapter = final.parent / "adapter"
-    is_adapter = isinstance(trainer.accelerator.unwrap_model(trainer.model), PeftModel)
-    trainer.save_model(str(adapter if is_adapter else final))
-    if is_main_process():
-        if is_adapter:
-            options = {key: value for key, value in trainer.args.model_init_kwargs.items() if value is not None}
-            base = create_model_from_path(model, **{**options, "device_map": None})
-            PeftModel.from_pretrained(base, str(adapter)).merge_and_unload().save_pretrained(str(final))
-        save_processor(trainer.processing_class, model, str(final))
-    trainer.accelerator.wait_for_everyone()
 
 
 def _prepare_for_cpu(settings: Mapping[str, Any]) -> dict[str, Any]:

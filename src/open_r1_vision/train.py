@@ -15,7 +15,7 @@ import time
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, NoReturn, TextIO
 
 from open_r1_vision.arguments import Recipe, ScriptArguments, parse_recipe, print_help, read_recipe
 from open_r1_vision.distributed import end_with_launcher, finish, is_main_process
@@ -35,6 +35,12 @@ class Job:
     trainer: Any = None
     model: str = ""
     checkpoint: Path | None = None
+    lock: TextIO | None = None
+
+    def release(self) -> None:
+        """Let other runs have the output folder."""
+        if self.lock is not None:
+            self.lock.close()
 
 
 def prepare(recipe: Recipe) -> Job:
@@ -47,7 +53,7 @@ def prepare(recipe: Recipe) -> Job:
     from trl import ModelConfig
 
     from open_r1_vision.models import find_model, load_processor
-    from open_r1_vision.runs import clear_run, open_run, write_run
+    from open_r1_vision.runs import open_run, take_run, write_run
 
     script_args, training_args, model_args = parse_recipe(
         recipe, (ScriptArguments, trainer_class.config_class, ModelConfig)
@@ -65,11 +71,10 @@ def prepare(recipe: Recipe) -> Job:
     check_inputs(script_args, training_args.max_prompt_tokens, rows, rewards, processor)
     if training_args.batch_plan:
         say(str(training_args.batch_plan))
-    if state.obsolete:
-        # only now that everything else is right, and before the trainer makes the folder anew
-        with training_args.main_process_first(desc="deleting the run before"):
-            if is_main_process():
-                clear_run(job.output_dir)
+    # only now that everything else is right, and before the trainer writes
+    with training_args.main_process_first(desc="taking the output folder"):
+        if is_main_process():
+            job.lock = take_run(job.output_dir, state.obsolete)
     job.trainer = build_trainer(
         trainer_class, job.model, rewards, training_args, model_args, rows, processor, script_args.answer_form
     )
@@ -82,7 +87,7 @@ def prepare(recipe: Recipe) -> Job:
 def run(job: Job) -> dict[str, Any]:
     """Train or resume, save, report."""
     from open_r1_vision import report
-    from open_r1_vision.models import save_processor
+    from open_r1_vision.models import save_final
 
     trainer = job.trainer
     if trainer is None:
@@ -94,16 +99,16 @@ def run(job: Job) -> dict[str, Any]:
         say(f"Resuming from {job.checkpoint}.")
     trainer.train(resume_from_checkpoint=str(job.checkpoint) if job.checkpoint else None)
     final = job.output_dir / "final"
-    trainer.save_model(str(final))
+    save_final(trainer, job.model, final)
     results = {}
     if trainer.is_world_process_zero():
-        save_processor(trainer.processing_class, job.model, str(final))
         results = report.write_report(job.output_dir, trainer.state.log_history, job.settings)
         say(report.format_table(results))
         say(f"model    {final}")
         say(f"picture  {job.output_dir / report.CURVE_FILE}")
         say(f"numbers  {job.output_dir / report.RESULTS_FILE}")
     trainer.accelerator.wait_for_everyone()
+    job.release()
     return results
 
 

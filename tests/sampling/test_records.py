@@ -73,6 +73,11 @@ def test_a_torn_line_is_dropped_and_another_is_not_believed(tmp_path):
     mine.add(draws(("a", 1)))
     assert shard.read_bytes() == whole
     mine.close()
+    # the merged file is read too
+    (mine.folder / "samples.jsonl").write_bytes(whole[:-9])
+    mine, torn = begin(mine.folder)
+    assert torn == ["samples.jsonl"]
+    mine.close()
     shard.write_bytes(whole.replace(b'"sample": 0', b'"sam'))
     with pytest.raises(ValueError, match="Line 1 of .*shard-00000.* is no sample .* delete that line"):
         mine.held()

@@ -3,6 +3,7 @@
 
 import pytest
 import torch
+from peft import LoraConfig
 from safetensors.torch import load_file
 from tiny_models import options, parity_reward, rows
 
@@ -55,6 +56,33 @@ def test_the_reference_is_the_stage_s_start(tiny_model, tmp_path):
     (saved,) = [value for key, value in start.items() if key.endswith(name.split("language_model.")[-1])]
     torch.testing.assert_close(reference[name], saved, rtol=0, atol=0)
     assert load_processor(str(tmp_path / "b" / "final"))
+
+
+def test_adapters_are_merged_before_the_next_stage_begins(tiny_model, tmp_path):
+    stages = [stage(tmp_path / name, learning_rate=1e-1) for name in ("a", "b")]
+    for one in stages:
+        one.trainer_kwargs["peft_config"] = LoraConfig(r=2, target_modules=["q_proj"], task_type="CAUSAL_LM")
+    CurriculumGRPOTrainer(tiny_model, stages).train()
+    before = {name: value.float() for name, value in load_file(f"{tiny_model}/model.safetensors").items()}
+    for name in ("a", "b"):
+        assert not (tmp_path / name / "final" / "adapter_config.json").exists()
+        after = weights(tmp_path / name)
+        assert after.keys() == before.keys()
+        moved = {key for key, value in after.items() if not torch.equal(value.float(), before[key])}
+        assert moved and all("q_proj.weight" in key for key in moved)
+        # W + B A * alpha / r, with the adapter that lies beside it; of 8 and 2 by default and choice
+        adapter = load_file(tmp_path / name / "adapter" / "adapter_model.safetensors")
+        for key, low in adapter.items():
+            if "lora_A" in key:
+                (whole,) = [
+                    one
+                    for one in after
+                    if one.split("layers.")[-1] == key.split("layers.")[-1].replace(".lora_A", "")
+                    and "visual" not in one
+                ]
+                expected = before[whole] + 4.0 * adapter[key.replace("lora_A", "lora_B")] @ low
+                torch.testing.assert_close(after[whole].float(), expected)
+        before = {key: value.float() for key, value in after.items()}
 
 
 def test_stages_that_can_not_be(tiny_model, tmp_path):

@@ -84,6 +84,13 @@ def _why_empty(found: dict[str, Any], name: str) -> str:
         return f"every row has its {n} samples."
     if not rates:
         return f"no row has all of its {n} samples with a score."
+    asked = (
+        f"scorer ({found['scorer']}), answer_form ({found['answer_form']}) and right_from ({found['right_from']:g})"
+    )
+    if max(rates) == 0 and name != "hard":
+        return f"no sample of any row is right. If the model does answer, check {asked} of the split."
+    if min(rates) == 1 and name != "easy":
+        return f"every sample of every row is right. If it should not be, check {asked} of the split."
     if name == "easy":
         return f"the highest pass rate is {max(rates):.3g}, below easy_from {easy_from:g}: lower easy_from."
     if name == "hard":

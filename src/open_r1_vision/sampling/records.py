@@ -88,7 +88,7 @@ class SampleFolder:
             overwrite: forget what is there.
 
         Returns:
-            The shards that lost a torn last line.
+            The files that lost a torn last line.
 
         Raises:
             ValueError: another run is working in it, it belongs to other settings, or it is no folder of samples.
@@ -104,7 +104,8 @@ class SampleFolder:
             else:
                 self._check_settings(now)
             write_whole(self.folder / SETTINGS_FILE, json.dumps(now, indent=1, sort_keys=True) + "\n")
-            torn = [path.name for path in sorted(self.folder.glob(SHARDS)) if _drop_torn_line(path)]
+            files = [*self.folder.glob(SAMPLES_FILE), *sorted(self.folder.glob(SHARDS))]
+            torn = [path.name for path in files if _drop_torn_line(path)]
             self._take(fcntl.LOCK_SH)
         except BaseException:
             self.close()

@@ -8,7 +8,7 @@ from typing import Any
 
 from transformers.trainer_utils import TrainOutput
 
-from open_r1_vision.models import load_processor, save_processor
+from open_r1_vision.models import load_processor, save_final
 from open_r1_vision.trainers.base import VisionGRPOTrainer
 from open_r1_vision.trainers.config import VisionGRPOConfig
 
@@ -58,7 +58,6 @@ class CurriculumGRPOTrainer(VisionGRPOTrainer):
             )
         self.stages = list(stages)
         self.stage_index = 0
-        self._source = model
         self._processor = processing_class or load_processor(model)
         self._begin(model)
 
@@ -83,6 +82,7 @@ class CurriculumGRPOTrainer(VisionGRPOTrainer):
 
     def _begin(self, model: str) -> None:
         stage = self.stages[self.stage_index]
+        self._source = model
         super().__init__(
             model,
             stage.reward_funcs,
@@ -94,8 +94,5 @@ class CurriculumGRPOTrainer(VisionGRPOTrainer):
 
     def _train_and_save(self, *args: Any, **kwargs: Any) -> TrainOutput:
         output = super().train(*args, **kwargs)
-        self.save_model(str(self.final_folder))
-        if self.is_world_process_zero():
-            save_processor(self.processing_class, self._source, str(self.final_folder))
-        self.accelerator.wait_for_everyone()
+        save_final(self, self._source, self.final_folder)
         return output
