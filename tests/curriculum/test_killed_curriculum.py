@@ -41,8 +41,11 @@ def here(monkeypatch):
     monkeypatch.setattr(command, "run_stage", run_stage)
 
 
-def kill_once(process, curriculum, name, moment, whom, draw, seconds):
-    """Start the command and kill it while a stage runs; whether that moment came before the stage was over."""
+def kill_once(process, curriculum, name, moment, whom, draw, seconds, last):
+    """Start the command and kill it while a stage runs; whether that moment came before the stage was over.
+
+    `last` is how far the stage can come: what lies behind that is killed there.
+    """
     folder = curriculum.stage(name).folder
     begun = progress(folder)
     process.start()
@@ -55,7 +58,7 @@ def kill_once(process, curriculum, name, moment, whom, draw, seconds):
         if moment in files:
             came = wait_until(files[moment].exists, process)
         else:
-            came = wait_until(lambda: progress(folder) >= begun + moment, process)
+            came = wait_until(lambda: progress(folder) >= min(begun + moment, last), process)
         time.sleep(draw.uniform(0, 0.1))
     in_time = came and states(curriculum)[name] != "finished"
     process.kill(whom)
@@ -64,13 +67,15 @@ def kill_once(process, curriculum, name, moment, whom, draw, seconds):
     return in_time
 
 
-def survive(config, kills, seed):
+def survive(config, kills, seed, undisturbed):
     """Kill a curriculum at these (stage, moment, whom, seconds), then let it end; returns what it said."""
     curriculum, process, draw = read_curriculum(config), curriculum_command(config), random.Random(seed)
     try:
         for name, moment, whom, seconds in kills:
             # where the machine was slow to look, there is nothing left to kill
-            assert kill_once(process, curriculum, name, moment, whom, draw, seconds), f"seed {seed}: {name}, {moment}"
+            last = progress(undisturbed / name)
+            in_time = kill_once(process, curriculum, name, moment, whom, draw, seconds, last)
+            assert in_time, f"seed {seed}: {name}, {moment}"
         process.finish()
         assert not process.family()
     finally:
@@ -105,7 +110,7 @@ def test_one_kill_in_each_kind_of_stage(tiny_model, tmp_path, here, capsys):
         ("perceive", 2, "launcher", 0),
     ]
     seed = random.randrange(10**6)
-    text = survive(write_curriculum(tmp_path / "killed", stages), kills, seed)
+    text = survive(write_curriculum(tmp_path / "killed", stages), kills, seed, tmp_path / "undisturbed" / "runs")
     assert products(tmp_path / "killed" / "runs") == expected, f"seed {seed}"
     assert [path for path in expected if path.endswith("safetensors")] == [
         f"{name}/final/model.safetensors" for name in ("perceive", "warm_up")
@@ -148,10 +153,10 @@ def test_five_kills_in_each_kind_of_stage(tiny_model, tmp_path):
             "difficulty": ["time", *(draw.randint(1, 900) for _ in range(4))],
             "splits": ["time", "time", "time", "time", "rates"],
         }.get(name, ["time", *(draw.randint(1, 2) for _ in range(3)), "final"])
-        # half of what it took, since the machine may be less busy now
-        seconds = noted[name]["seconds"] / 2
+        # a quarter of what it took, since the machine may be less busy now
+        seconds = noted[name]["seconds"] / 4
         kills += [(name, *pair, seconds) for pair in zip(moments, draw.sample(WHOM, 5), strict=True)]
-    survive(write_curriculum(tmp_path / "killed", stages), kills, seed)
+    survive(write_curriculum(tmp_path / "killed", stages), kills, seed, tmp_path / "undisturbed" / "runs")
     assert products(tmp_path / "killed" / "runs") == expected, f"seed {seed}"
     finals = [data for path, data in expected.items() if path.endswith("safetensors")]
     assert len(set(finals)) == len(finals) == 3
