@@ -37,6 +37,9 @@ class GroupGeneration(Base):
 
     args: Any
     _said_obstacles: set[str] | None = None
+    # the wrapped policy that was unwrapped last, and what was inside
+    _wrapped_policy: Any = None
+    _policy: Any = None
 
     def _generate_single_turn(
         self,
@@ -51,10 +54,10 @@ class GroupGeneration(Base):
         decoding = None
         samples_here = not (self.use_vllm or self.use_transformers_continuous_batching)
         if self.args.group_generation and samples_here:
-            model = self.accelerator.unwrap_model(self.model_wrapped)
-            model = model.get_base_model() if hasattr(model, "get_base_model") else model
+            policy = self._find_policy()
+            model = policy.get_base_model() if hasattr(policy, "get_base_model") else policy
             prompts = distinct(*given)
-            obstacle = prompts if isinstance(prompts, str) else self._find_obstacle(model)
+            obstacle = prompts if isinstance(prompts, str) else self._find_obstacle(policy, model)
             if obstacle is None:
                 assert isinstance(prompts, Prompts)
                 given = (prompts.ids, prompts.images, prompts.fields)
@@ -66,10 +69,17 @@ class GroupGeneration(Base):
         with _decoded_by(model, decoding):
             return super()._generate_single_turn(*given, num_generations, *args, **kwargs)
 
-    def _find_obstacle(self, model: Any) -> str | None:
+    def _find_policy(self) -> Any:
+        """The policy as `generate` is called on it; looked for once, since unwrapping takes as long as a few tokens."""
+        if self._wrapped_policy is not self.model_wrapped:
+            self._wrapped_policy = self.model_wrapped
+            self._policy = self.accelerator.unwrap_model(self.model_wrapped)
+        return self._policy
+
+    def _find_obstacle(self, policy: Any, model: Any) -> str | None:
         if self.tools:
             return "tools write into the completions"
-        peft_config = getattr(self.accelerator.unwrap_model(self.model_wrapped), "active_peft_config", None)
+        peft_config = getattr(policy, "active_peft_config", None)
         if peft_config is not None and peft_config.is_prompt_learning:
             return "the adapter puts tokens of its own before the prompt"
         return find_obstacle(model, self.generation_config)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 from transformers import BatchFeature, ProcessorMixin
+from transformers.image_processing_base import BatchFeature as ImageFeatures
 from transformers.image_utils import make_flat_list_of_images
 from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLImageProcessorPil
 
@@ -92,7 +93,7 @@ class _RememberingImages:
                 return self._image_processor(images, return_tensors=return_tensors, **kwargs)
             self._features.update(zip(missing, _split(features, [1] * len(missing)), strict=True))
         data = _join([self._features[key] for key in keys])
-        return BatchFeature(data, tensor_type=return_tensors)
+        return ImageFeatures(data, tensor_type=return_tensors)
 
 
 class _RememberingRows:
