@@ -5,6 +5,7 @@ import logging
 
 import pytest
 import torch
+from datasets import Dataset
 from peft import LoraConfig
 from processes import rows as process_rows
 from processes import run_train, write_recipe
@@ -33,8 +34,8 @@ LOGGED = ("loss", "grad_norm", "reward", "completions/mean_length")
 
 
 def counted(trainer):
-    """Counts what a trainer's generation does: images in the vision tower, prompts and calls of the decoder."""
-    seen = {"images": 0, "prompts": 0, "calls": 0, "generating": False}
+    """Counts what a trainer's generation does: images in the vision tower, prompts in the decoder."""
+    seen = {"images": 0, "prompts": 0, "generating": False}
     generate = trainer._generate_single_turn
 
     def generating(*args, **kwargs):
@@ -49,9 +50,9 @@ def counted(trainer):
             seen["images"] += len(kwargs["grid_thw"])
 
     def count_prompts(module, args, kwargs):
-        if seen["generating"] and kwargs["inputs_embeds"].shape[1] > 1:
-            seen["prompts"] += kwargs["inputs_embeds"].shape[0]
-            seen["calls"] += 1
+        given = kwargs["input_ids"] if kwargs.get("inputs_embeds") is None else kwargs["inputs_embeds"]
+        if seen["generating"] and given.shape[1] > 1:
+            seen["prompts"] += given.shape[0]
 
     trainer._generate_single_turn = generating
     model = trainer.model.get_base_model() if hasattr(trainer.model, "get_base_model") else trainer.model
@@ -116,9 +117,8 @@ def test_a_text_model(tmp_path):
     folder = save_text_model(tmp_path / "model")
     tokenizer = AutoTokenizer.from_pretrained(folder)
     dataset = rows(0, 0, 0, 0).remove_columns("images")
-    dataset = dataset.map(
-        lambda row: {"prompt": [{"role": "user", "content": row["problem"]}]}, remove_columns="prompt"
-    )
+    chats = [[{"role": "user", "content": problem}] for problem in dataset["problem"]]
+    dataset = Dataset.from_list([{**row, "prompt": words} for row, words in zip(dataset, chats, strict=True)])
     ours, seen = train(VisionGRPOTrainer, folder, tmp_path / "ours", dataset, processing_class=tokenizer)
     plain, _ = train(
         VisionGRPOTrainer, folder, tmp_path / "plain", dataset, processing_class=tokenizer, group_generation=False
@@ -291,34 +291,28 @@ def test_each_image_and_prompt_is_processed_once_a_step(any_model, tmp_path):
     assert trainer.processing_class is processor
 
 
-def test_an_image_of_several_prompts_is_processed_once(tiny_model, tmp_path):
-    dataset = rows(1, 1, 1, 1)
-    dataset = dataset.remove_columns("images").add_column(
-        "images", [dataset[0]["images"]] * 4, feature=dataset.features["images"]
-    )
+def chat(text, *images):
+    parts = [{"type": "image", "image": part} for part in images]
+    return [{"role": "user", "content": [*parts, {"type": "text", "text": text}]}]
+
+
+def test_an_image_of_several_prompts_is_processed_once(tiny_model):
     processor = load_processor(tiny_model)
     seen = calls_of(processor)
-    train(VisionGRPOTrainer, tiny_model, tmp_path, dataset, processing_class=processor, max_steps=1)
-    assert seen == {"images": 1, "texts": 4}
+    other = remembering(processor)
+    chats = [chat("How many?", image(1)), chat("Why?", image(1)), chat("Why?", image(2), image(1)), chat("Why?")]
+    for _ in range(2):
+        other.apply_chat_template(chats, add_generation_prompt=True, tokenize=True, return_dict=True)
+    assert seen == {"images": 2, "texts": 4}
+    remembering(processor).apply_chat_template(chats, tokenize=True, return_dict=True)
+    assert seen == {"images": 4, "texts": 8}
 
 
 def test_what_the_processor_returns_is_the_same_to_the_bit(any_model):
     processor = load_processor(any_model)
     data = process_rows(count=4, texts=(2,))
     data[1]["images"] = [image(3, 90, 40), image(4, 200, 300)]
-    chats = [
-        [
-            {
-                "role": "user",
-                "content": [
-                    *({"type": "image", "image": part} for part in row["images"]),
-                    {"type": "text", "text": row["problem"]},
-                ],
-            }
-        ]
-        for row in data
-        for _ in range(3)
-    ]
+    chats = [chat(row["problem"], *row["images"]) for row in data for _ in range(3)]
     images = [[part["image"] for part in chat[0]["content"] if part["type"] == "image"] for chat in chats]
     texts = [processor.apply_chat_template(chat, add_generation_prompt=True, tokenize=False) for chat in chats]
     other = remembering(processor)

@@ -72,9 +72,9 @@ def run(args: argparse.Namespace) -> list[dict[str, Any]]:
     """Measure.
 
     Returns:
-        Four rows, of each trainer for each activity: median seconds with the least and the most, median seconds of the
-        processor, tokens per second, how many times as fast as stock TRL that is, by either clock, peak memory of the device in GiB where it is a GPU, and the share of
-        completions that are equal to stock TRL's in the first measurement.
+        Four rows, of each trainer for each activity: median seconds with the least and the most, tokens per second,
+        how many times as fast as stock TRL that is, peak memory of the device in GiB where it is a GPU, and the share
+        of completions that are equal to stock TRL's in the first measurement.
     """
     torch.set_num_threads(args.threads)
     with tempfile.TemporaryDirectory() as folder:
@@ -233,5 +233,5 @@ def _process(processor: Any, chats: list[list[dict]]) -> None:
     processor(images=images if any(images) else None, text=texts, padding=True, return_tensors="pt")
 
 
-def _no_reward(completions: list, **columns: Any) -> list[float]:
+def _no_reward(completions: list, **columns: Any) -> list[float | None]:
     return [0.0] * len(completions)

@@ -116,7 +116,7 @@ class GroupDecoding:
         logits, state = self._read_prompts(model, input_ids, rows_N, model_kwargs, in_one_pass=is_synced)
 
         ids_NT = input_ids[rows_N]
-        pad = generation_config._pad_token_tensor
+        pad: Any = generation_config._pad_token_tensor
         has_ends = any(hasattr(criterion, "eos_token_id") for criterion in stopping_criteria)
         finished_N = torch.zeros(len(rows_N), dtype=torch.bool, device=device)
         kept = torch.arange(len(rows_N), device=device)
@@ -239,7 +239,9 @@ def _of_prompts(value: Any, places: torch.Tensor, num_prompts: int, width: int, 
 def _split_images(images: dict[str, torch.Tensor], counts: Sequence[int]) -> dict[str, Sequence[torch.Tensor]]:
     """For each input that belongs to images, what each prompt has of it."""
     grids = images.get("image_grid_thw")
-    parts = {name: torch.split(value, list(counts)) for name, value in images.items() if name != "pixel_values"}
+    parts: dict[str, Sequence[torch.Tensor]] = {
+        name: torch.split(value, list(counts)) for name, value in images.items() if name != "pixel_values"
+    }
     if (pixels := images.get("pixel_values")) is not None:
         sizes = list(counts) if grids is None else [int(of_row.prod(-1).sum()) for of_row in parts["image_grid_thw"]]
         parts["pixel_values"] = torch.split(pixels, sizes)

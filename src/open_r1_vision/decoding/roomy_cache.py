@@ -5,6 +5,7 @@ Shapes: B rows, H heads, L places, D features of a head.
 """
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from transformers import DynamicCache
@@ -24,6 +25,7 @@ class RoomyLayer(DynamicLayer):
 
     def __init__(self, keys_BHLD: torch.Tensor, values_BHLD: torch.Tensor) -> None:
         super().__init__()
+        self._buffers: list[torch.Tensor] = []
         self.lazy_initialization(keys_BHLD, values_BHLD)
         self._store(keys_BHLD, values_BHLD)
 
@@ -80,7 +82,7 @@ def expand(parts: Sequence[tuple[DynamicCache, torch.Tensor]], num_rows: int, le
     cache = RoomyCache()
     cache.layers = []
     for index in range(len(parts[0][0].layers)):
-        layers = [(part.layers[index], rows) for part, rows in parts]
+        layers: list[tuple[Any, torch.Tensor]] = [(part.layers[index], rows) for part, rows in parts]
         cache.layers.append(
             RoomyLayer(
                 _gather([(layer.keys, rows) for layer, rows in layers], num_rows, length),

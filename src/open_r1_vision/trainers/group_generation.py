@@ -47,8 +47,7 @@ class GroupGeneration(Base):
         images: list | None,
         multimodal_fields: dict,
         num_generations: int,
-        *args: Any,
-        **kwargs: Any,
+        has_tool_images: bool = False,
     ) -> tuple:
         given: tuple = (prompt_ids, images, multimodal_fields)
         decoding = None
@@ -65,12 +64,12 @@ class GroupGeneration(Base):
             else:
                 self._say(obstacle)
         if decoding is None:
-            return super()._generate_single_turn(*given, num_generations, *args, **kwargs)
+            return super()._generate_single_turn(*given, num_generations, has_tool_images)
         with _decoded_by(model, decoding):
-            return super()._generate_single_turn(*given, num_generations, *args, **kwargs)
+            return super()._generate_single_turn(*given, num_generations, has_tool_images)
 
     def _find_policy(self) -> Any:
-        """The policy as `generate` is called on it; looked for once, since unwrapping takes as long as a few tokens."""
+        """The policy that `generate` is called on; looked for once, as unwrapping takes as long as some tokens."""
         if self._wrapped_policy is not self.model_wrapped:
             self._wrapped_policy = self.model_wrapped
             self._policy = self.accelerator.unwrap_model(self.model_wrapped)

@@ -59,7 +59,7 @@ def remembering(processor: Any) -> Any:
     kinds = {cls.__name__ for cls in type(image_processor).__mro__}
     if not isinstance(processor, ProcessorMixin) or not kinds & _PATCHERS:
         return processor
-    other = copy.copy(processor)
+    other: Any = copy.copy(processor)
     other.image_processor = _RememberingImages(image_processor)
     # of the same name, which is written where a processor is saved
     cls = type(processor)
@@ -81,7 +81,7 @@ class _RememberingImages:
         return getattr(self._image_processor, name)
 
     def __call__(self, images: Any, *args: Any, return_tensors: Any = None, **kwargs: Any) -> Any:
-        flat = make_flat_list_of_images(images)
+        flat: Any = make_flat_list_of_images(images)
         if args or not flat:
             return self._image_processor(images, *args, return_tensors=return_tensors, **kwargs)
         settings = repr(sorted(kwargs.items()))
