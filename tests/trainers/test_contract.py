@@ -19,10 +19,14 @@ from open_r1_vision.trainers import CaptionGRPOTrainer, FilteredGRPOTrainer, Hin
 from open_r1_vision.trainers import base as base_module
 from open_r1_vision.trainers import caption as caption_module
 from open_r1_vision.trainers import filtered as filtered_module
+from open_r1_vision.trainers import group_generation as group_generation_module
 from open_r1_vision.trainers import hint as hint_module
 from open_r1_vision.trainers import missing_images as missing_images_module
+from open_r1_vision.trainers import processing_once as processing_once_module
 from open_r1_vision.trainers import whole_checkpoints as checkpoints_module
+from open_r1_vision.trainers.group_generation import GroupGeneration
 from open_r1_vision.trainers.missing_images import MissingImages
+from open_r1_vision.trainers.processing_once import ProcessingOnce
 from open_r1_vision.trainers.whole_checkpoints import WholeCheckpoints
 
 #: Methods that we override or call, with their parameters.
@@ -66,6 +70,7 @@ ATTRIBUTES = {
     "is_fsdp_enabled",
     "log_multimodal",
     "model",
+    "model_wrapped",
     "num_generations",
     "num_generations_eval",
     "processing_class",
@@ -73,6 +78,8 @@ ATTRIBUTES = {
     "ref_model",
     "reward_funcs",
     "state",
+    "tools",
+    "use_transformers_continuous_batching",
     "use_vllm",
     "vllm_generation",
     "vllm_mode",
@@ -91,6 +98,8 @@ VLLM_ATTRIBUTES = {
 TRAINERS = [
     (WholeCheckpoints, GRPOTrainer, checkpoints_module),
     (MissingImages, GRPOTrainer, missing_images_module),
+    (GroupGeneration, GRPOTrainer, group_generation_module),
+    (ProcessingOnce, GRPOTrainer, processing_once_module),
     (VisionGRPOTrainer, GRPOTrainer, base_module),
     (CaptionGRPOTrainer, VisionGRPOTrainer, caption_module),
     (FilteredGRPOTrainer, VisionGRPOTrainer, filtered_module),
@@ -174,6 +183,15 @@ def test_lists_that_the_filter_writes_to():
     assert "self._calculate_rewards(inputs, prompts, completions" in after, f"{MOVED}rewards get other rows"
     generate = ast.unparse(methods_of(GRPOTrainer)["_generate"])
     assert "self._generate_single_turn(prompt_ids, images, multimodal_fields" in generate, f"{MOVED}what is generated"
+
+
+def test_the_call_of_generate():
+    """Group generation gives `generate` its own loop, and fewer rows of input than it takes of output."""
+    source = ast.unparse(methods_of(GRPOTrainer)["_generate_single_turn"])
+    call = "unwrapped_model.generate(**generate_inputs, generation_config=self.generation_config)"
+    assert call in source, f"{MOVED}how transformers is asked to sample"
+    after = source.partition(call)[2]
+    assert "prompt_ids" not in after, f"{MOVED}prompts are looked at after sampling"
 
 
 def test_the_lists_above_are_complete():

@@ -20,8 +20,10 @@ from open_r1_vision.rewards.loading import checked
 from open_r1_vision.trainers.callbacks import KLScheduleCallback, RequireDeepSpeedCallback
 from open_r1_vision.trainers.config import VisionGRPOConfig
 from open_r1_vision.trainers.consulting import Verdicts, setting
+from open_r1_vision.trainers.group_generation import GroupGeneration
 from open_r1_vision.trainers.judging import FactJudging
 from open_r1_vision.trainers.missing_images import MissingImages
+from open_r1_vision.trainers.processing_once import ProcessingOnce
 from open_r1_vision.trainers.sampling import EpochSampler
 from open_r1_vision.trainers.timing import StepTimer
 from open_r1_vision.trainers.whole_checkpoints import WholeCheckpoints
@@ -29,7 +31,7 @@ from open_r1_vision.trainers.whole_checkpoints import WholeCheckpoints
 _IMAGE_TRACKERS = {"wandb", "trackio"}
 
 
-class VisionGRPOTrainer(WholeCheckpoints, MissingImages, GRPOTrainer):
+class VisionGRPOTrainer(WholeCheckpoints, MissingImages, GroupGeneration, ProcessingOnce, GRPOTrainer):
     """GRPO (arXiv 2402.03300) for vision-language models.
 
     Takes the arguments of `trl.GRPOTrainer`. Rows may hold any number of images, none included, in `images` (or one in
@@ -48,6 +50,9 @@ class VisionGRPOTrainer(WholeCheckpoints, MissingImages, GRPOTrainer):
     - the KL weight follows `beta_schedule`;
     - checkpoints are marked when they are whole, and a resumed run gets all their weights, see WholeCheckpoints;
     - a run that resumes after its first epoch goes on with the prompts that it would have seen;
+    - where transformers samples, each distinct prompt is read once and completions that have ended leave the batch
+      (`group_generation`), see GroupGeneration;
+    - each distinct image and prompt goes through the processor once a step, see ProcessingOnce;
     - seconds for generation, scoring, rewards and update are logged.
 
     Overrides `_get_train_sampler`, `_generate_and_score_completions`, `_generate`, `_tokenize_prompts`,

@@ -65,6 +65,14 @@ class VisionGRPOConfig(GRPOConfig):
         metadata={"help": "How the KL weight falls from beta to beta_floor: constant, linear or cosine."},
     )
     beta_floor: float = field(default=0.0, metadata={"help": "KL weight that the schedule ends at."})
+    group_generation: bool = field(
+        default=True,
+        metadata={
+            "help": "Where transformers samples: read each distinct prompt and its images once, and drop completions "
+            "from the batch soon after they end. The completions are the same but for rounding. Models and settings "
+            "that it can't do are sampled as TRL does, which is said once. vLLM does as much by itself."
+        },
+    )
     stop_token: str | None = field(
         default=None,
         metadata={

@@ -18,6 +18,7 @@ from open_r1_vision.trainers.base import VisionGRPOTrainer
 from open_r1_vision.trainers.caption import CaptionGRPOTrainer
 from open_r1_vision.trainers.config import HintCaptionGRPOConfig, HintGRPOConfig
 from open_r1_vision.trainers.gates import score_completions
+from open_r1_vision.trainers.group_generation import is_per_token
 from open_r1_vision.trainers.hint_levels import Rung, ladder
 from open_r1_vision.trainers.hint_rollout import Request, Sampled, measure, roll_out
 
@@ -178,7 +179,7 @@ class HintGRPOTrainer(VisionGRPOTrainer):
         prompt_ids, images, fields = self._encode([chats[request.index] for request in filled])
         fields = {
             name: [[*of_row, *[0] * len(hint.ids)] for of_row, hint in zip(values, hints, strict=True)]
-            if _is_per_token(values, prompt_ids)
+            if is_per_token(values, prompt_ids)
             else values
             for name, values in fields.items()
         }
@@ -310,15 +311,6 @@ class HintCaptionGRPOTrainer(HintGRPOTrainer, CaptionGRPOTrainer):
 
 def _sampled(ids: list, logprobs: list | None) -> list[Sampled]:
     return [Sampled(*pair) for pair in zip(ids, logprobs or [None] * len(ids), strict=True)]
-
-
-def _is_per_token(values: Any, prompt_ids: list) -> bool:
-    """Whether a field has an entry for each token of each prompt, such as `mm_token_type_ids`."""
-    return (
-        isinstance(values, list)
-        and len(values) == len(prompt_ids)
-        and all(isinstance(v, list) and len(v) == len(ids) for v, ids in zip(values, prompt_ids, strict=True))
-    )
 
 
 def _check_columns(dataset: Any, args: HintGRPOConfig) -> None:

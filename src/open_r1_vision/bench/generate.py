@@ -1,0 +1,237 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Sampling and the processor's work of one generation batch: ours against stock TRL, without vLLM.
+
+Both trainers share one model with random weights and get the same batch in turn, in one process. Seconds are those of
+`_generate_single_turn` ("generate"), and of the two calls of the processor that TRL makes in a step ("process").
+Contending threads make such numbers many times worse: run on an idle machine, and give `--threads`.
+"""
+
+import argparse
+import statistics
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from datasets import Dataset
+from PIL import Image
+from transformers import Qwen2_5_VLConfig, Qwen2_5_VLForConditionalGeneration
+from trl import GRPOConfig, GRPOTrainer
+
+from open_r1_vision.starter.model import SPECIAL_TOKENS, build_processor, build_tokenizer
+from open_r1_vision.trainers import VisionGRPOConfig, VisionGRPOTrainer
+from open_r1_vision.trainers.processing_once import remembering
+
+#: Shapes of Qwen2.5-VL: text and vision. The last is that of Qwen2.5-VL-3B.
+SHAPES: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
+    "tiny": (
+        {"hidden_size": 64, "intermediate_size": 128, "num_hidden_layers": 2, "num_attention_heads": 2},
+        {"depth": 2, "hidden_size": 32, "intermediate_size": 64, "num_heads": 2, "fullatt_block_indexes": [1]},
+    ),
+    "8m": (
+        {"hidden_size": 256, "intermediate_size": 1024, "num_hidden_layers": 4, "num_attention_heads": 8},
+        {"depth": 4, "hidden_size": 256, "intermediate_size": 704, "num_heads": 8, "fullatt_block_indexes": [3]},
+    ),
+    "3b": (
+        {"hidden_size": 2048, "intermediate_size": 11008, "num_hidden_layers": 36, "num_attention_heads": 16},
+        {
+            "depth": 32,
+            "hidden_size": 1280,
+            "intermediate_size": 3420,
+            "num_heads": 16,
+            "fullatt_block_indexes": [7, 15, 23, 31],
+        },
+    ),
+}
+_VOCABULARY = {"tiny": 512, "8m": 512, "3b": 151936}
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The sizes of the run."""
+    parser.add_argument("--shape", choices=list(SHAPES), default="8m", help="of a Qwen2.5-VL with random weights")
+    parser.add_argument("--pixels", type=int, default=448, help="height and width of an image")
+    parser.add_argument("--images", type=int, default=1, help="images of a prompt")
+    parser.add_argument("--prompts", type=int, default=1, help="different prompts of the batch")
+    parser.add_argument("--generations", type=int, default=8, help="completions of each prompt, G")
+    parser.add_argument("--tokens", type=int, default=64, help="most tokens of a completion")
+    parser.add_argument(
+        "--ending-share",
+        type=float,
+        default=0.0,
+        help="share of the vocabulary that ends a completion, so about the chance at each token; 0 lets all run on",
+    )
+    parser.add_argument("--repeats", type=int, default=5, help="measurements of each, after one that doesn't count")
+    parser.add_argument("--threads", type=int, default=1, help="of torch, on the CPU")
+    parser.add_argument("--dtype", choices=["float32", "bfloat16"], default="float32")
+    parser.add_argument("--device", choices=["cpu", "cuda"], default="cuda" if torch.cuda.is_available() else "cpu")
+
+
+def run(args: argparse.Namespace) -> list[dict[str, Any]]:
+    """Measure.
+
+    Returns:
+        Four rows, of each trainer for each activity: median seconds with the least and the most, tokens per second,
+        how many times as fast as stock TRL that is, peak memory of the device in GiB where it is a GPU, and the share
+        of completions that are equal to stock TRL's in the first measurement.
+    """
+    torch.set_num_threads(args.threads)
+    with tempfile.TemporaryDirectory() as folder:
+        trainers = _build_trainers(args, folder)
+        chats = _build_chats(args)
+        batches = {name: trainer._tokenize_prompts(chats) for name, trainer in trainers.items()}
+        sampled: dict[str, list] = {name: [] for name in trainers}
+
+        def sample(name: str) -> int:
+            torch.manual_seed(len(sampled[name]))
+            ids, _ = trainers[name]._generate_single_turn(*batches[name], num_generations=args.generations)
+            sampled[name].append(ids)
+            return sum(map(len, ids))
+
+        def process(name: str) -> int:
+            processor = trainers[name].processing_class
+            _process(remembering(processor) if name == "ours" else processor, chats)
+            return 0
+
+        rows = []
+        for activity, function in (("generate", sample), ("process", process)):
+            rows += _compare(activity, function, list(trainers), args)
+        equal = [a == b for a, b in zip(sampled["stock"][0], sampled["ours"][0], strict=True)]
+        for row in rows:
+            if row["activity"] == "generate":
+                row["equal"] = sum(equal) / len(equal)
+        return rows
+
+
+def _compare(
+    activity: str, function: Callable[[str], int], names: Sequence[str], args: argparse.Namespace
+) -> list[dict[str, Any]]:
+    seconds: dict[str, list[float]] = {name: [] for name in names}
+    speeds: dict[str, list[float]] = {name: [] for name in names}
+    peaks = dict.fromkeys(names, 0)
+    for repeat in range(args.repeats + 1):
+        # in turn, and each as often first as second
+        for name in names if repeat % 2 else reversed(names):
+            if args.device == "cuda":
+                torch.cuda.synchronize()
+                torch.cuda.reset_peak_memory_stats()
+            start = time.perf_counter()
+            num_tokens = function(name)
+            if args.device == "cuda":
+                torch.cuda.synchronize()
+                peaks[name] = max(peaks[name], torch.cuda.max_memory_allocated())
+            if repeat:
+                seconds[name].append(time.perf_counter() - start)
+                speeds[name].append(num_tokens / seconds[name][-1])
+    stock = statistics.median(seconds[names[0]])
+    return [
+        {
+            "activity": activity,
+            "trainer": name,
+            "seconds": statistics.median(seconds[name]),
+            "least": min(seconds[name]),
+            "most": max(seconds[name]),
+            "tokens/s": statistics.median(speeds[name]) or None,
+            "times as fast": stock / statistics.median(seconds[name]),
+            "peak GiB": peaks[name] / 2**30 or None,
+            "equal": None,
+        }
+        for name in names
+    ]
+
+
+def _build_trainers(args: argparse.Namespace, folder: str) -> dict[str, Any]:
+    tokenizer = build_tokenizer()
+    processor: Any = build_processor(tokenizer)
+    area = args.pixels**2
+    processor.image_processor.size = {"shortest_edge": min(area, 56 * 56), "longest_edge": area}
+    model = _build_model(args, tokenizer).to(args.device, getattr(torch, args.dtype))
+    num_ends = round(args.ending_share * _VOCABULARY[args.shape])
+    ends = range(_VOCABULARY[args.shape] - num_ends, _VOCABULARY[args.shape])
+    generation_kwargs: dict[str, Any] = {"suppress_tokens": list(range(len(SPECIAL_TOKENS)))}
+    options: dict[str, Any] = {
+        "output_dir": folder,
+        "per_device_train_batch_size": args.generations,
+        "num_generations": args.generations,
+        "max_completion_length": args.tokens,
+        "bf16": False,
+        "use_cpu": args.device == "cpu",
+        "report_to": [],
+        "generation_kwargs": generation_kwargs,
+    }
+    dataset = Dataset.from_list([{"prompt": [{"role": "user", "content": "?"}], "images": []}])
+    trainers: dict[str, Any] = {}
+    for name, trainer_class, config_class in (
+        ("stock", GRPOTrainer, GRPOConfig),
+        ("ours", VisionGRPOTrainer, VisionGRPOConfig),
+    ):
+        arguments: Any = config_class(**options)
+        trainer: Any = trainer_class(model, _no_reward, arguments, train_dataset=dataset, processing_class=processor)
+        trainer.eos_token_ids = [*trainer.eos_token_ids, *ends]
+        trainer.generation_config.eos_token_id = trainer.eos_token_ids
+        trainers[name] = trainer
+    return trainers
+
+
+def _build_model(args: argparse.Namespace, tokenizer: Any) -> Any:
+    text, vision = SHAPES[args.shape]
+    # an eighth of a head's numbers for the time, the rest for height and width
+    half = text["hidden_size"] // text["num_attention_heads"] // 2
+    sections = [half // 4, (half - half // 4) // 2, half - half // 4 - (half - half // 4) // 2]
+    ids: dict[str, Any] = {token: tokenizer.convert_tokens_to_ids(token) for token in SPECIAL_TOKENS}
+    config = Qwen2_5_VLConfig(
+        text_config={
+            **text,
+            "vocab_size": _VOCABULARY[args.shape],
+            "num_key_value_heads": 2,
+            "max_position_embeddings": 32768,
+            "rope_parameters": {"rope_type": "default", "rope_theta": 1e6, "mrope_section": sections},
+            "tie_word_embeddings": True,
+            "bos_token_id": ids["<|endoftext|>"],
+            "eos_token_id": ids["<|im_end|>"],
+            "pad_token_id": ids["<|endoftext|>"],
+        },
+        vision_config={**vision, "out_hidden_size": text["hidden_size"], "patch_size": 14, "window_size": 112},
+        image_token_id=ids["<|image_pad|>"],
+        video_token_id=ids["<|video_pad|>"],
+        vision_start_token_id=ids["<|vision_start|>"],
+        vision_end_token_id=ids["<|vision_end|>"],
+        tie_word_embeddings=True,
+    )
+    torch.manual_seed(0)
+    with torch.device(args.device):
+        model: Any = Qwen2_5_VLForConditionalGeneration(config)
+    return model
+
+
+def _build_chats(args: argparse.Namespace) -> list[list[dict]]:
+    """The rows of a generation batch, each prompt's copies with copies of its images, as a data set gives them."""
+    rng = np.random.default_rng(0)
+    size = (args.pixels, args.pixels, 3)
+    pixels = [[rng.integers(0, 255, size, dtype=np.uint8) for _ in range(args.images)] for _ in range(args.prompts)]
+    return [
+        [
+            {
+                "role": "user",
+                "content": [
+                    *({"type": "image", "image": Image.fromarray(array)} for array in of_prompt),
+                    {"type": "text", "text": f"What does picture {index} show? Say it in a few words."},
+                ],
+            }
+        ]
+        for index, of_prompt in enumerate(pixels)
+        for _ in range(args.generations)
+    ]
+
+
+def _process(processor: Any, chats: list[list[dict]]) -> None:
+    """The calls of a step: for sampling, and for the loss."""
+    processor.apply_chat_template(chats, add_generation_prompt=True, tokenize=True, return_dict=True)
+    texts = [processor.apply_chat_template(chat, add_generation_prompt=True, tokenize=False) for chat in chats]
+    images = [[part["image"] for part in chat[0]["content"] if part["type"] == "image"] for chat in chats]
+    processor(images=images if any(images) else None, text=texts, padding=True, return_tensors="pt")
+
+
+def _no_reward(completions: list, **columns: Any) -> list[float | None]:
+    return [0.0] * len(completions)
