@@ -23,13 +23,14 @@ from open_r1_vision.trainers.consulting import Verdicts, setting
 from open_r1_vision.trainers.judging import FactJudging
 from open_r1_vision.trainers.missing_images import MissingImages
 from open_r1_vision.trainers.sampling import EpochSampler
+from open_r1_vision.trainers.shared_prefix import SharedPrefix
 from open_r1_vision.trainers.timing import StepTimer
 from open_r1_vision.trainers.whole_checkpoints import WholeCheckpoints
 
 _IMAGE_TRACKERS = {"wandb", "trackio"}
 
 
-class VisionGRPOTrainer(WholeCheckpoints, MissingImages, GRPOTrainer):
+class VisionGRPOTrainer(WholeCheckpoints, MissingImages, SharedPrefix, GRPOTrainer):
     """GRPO (arXiv 2402.03300) for vision-language models.
 
     Takes the arguments of `trl.GRPOTrainer`. Rows may hold any number of images, none included, in `images` (or one in
@@ -102,9 +103,10 @@ class VisionGRPOTrainer(WholeCheckpoints, MissingImages, GRPOTrainer):
         self._suppress_vision_tokens()
         if args.stop_token is not None:
             self._stop_at(args.stop_token)
-        for policy in (self.model, self.ref_model):
-            if policy is not None:
-                self.accept_batches_without_images(self.accelerator.unwrap_model(policy))
+        policies = [policy for policy in (self.model, self.ref_model) if policy is not None]
+        for policy in policies:
+            self.accept_batches_without_images(self.accelerator.unwrap_model(policy))
+        self.share_prefixes(*policies)
         self.drop_unused_weight_renames()
         #: Text models that are consulted about completions.
         self.verdicts = Verdicts(self.reward_funcs)
