@@ -82,7 +82,7 @@ class SharedPrefix(Base):
         **kwargs: Any,
     ) -> tuple:
         if self._shares_prefixes:
-            model = _Sharing(model, _core(self.accelerator.unwrap_model(model)), logits_to_keep, num_images)
+            model = SharedPass(model, _core(self.accelerator.unwrap_model(model)), logits_to_keep, num_images)
         outputs = super()._get_per_token_logps_and_entropies(
             model, input_ids, attention_mask, logits_to_keep, *args, num_images=num_images, **kwargs
         )
@@ -142,7 +142,7 @@ def _core(model: Any) -> Any:
     return model.get_base_model() if hasattr(model, "get_base_model") else model
 
 
-class _Sharing:
+class SharedPass:
     """Stands in for a model in GRPOTrainer's passes, one after the other over consecutive rows of a batch.
 
     Args:
