@@ -34,7 +34,9 @@ def steps(folder, model, engine, **settings):
 @pytest.mark.parametrize("engine", ["ddp", "zero3"])
 def test_both_ways_agree(tiny_model, tmp_path, engine):
     names = ("grad_norm", "reward", "kl", "entropy", "completions/mean_length")
-    shared = steps(tmp_path / "shared", tiny_model, engine, shared_prefix=True, gradient_checkpointing=engine == "zero3")
+    shared = steps(
+        tmp_path / "shared", tiny_model, engine, shared_prefix=True, gradient_checkpointing=engine == "zero3"
+    )
     separate = steps(tmp_path / "separate", tiny_model, engine, shared_prefix=False)
     assert len(shared) == len(separate) == 2
     for measured, wanted in zip(shared, separate, strict=True):

@@ -165,9 +165,9 @@ def test_passes_that_share_prompts():
     """A callable stands in for the model there, and gets what TRL's fused LM head takes."""
     scoring = ast.unparse(methods_of(GRPOTrainer)["_get_per_token_logps_and_entropies"])
     calls = re.findall(r"\bmodel\b[^_].*", scoring.partition(":\n")[2])
-    assert [call for call in calls if "model(" in call] == ["model(**model_inputs, labels=labels, fused_lm_head=True)"], (
-        f"{MOVED}how the model is called for log-probabilities"
-    )
+    assert [call for call in calls if "model(" in call] == [
+        "model(**model_inputs, labels=labels, fused_lm_head=True)"
+    ], f"{MOVED}how the model is called for log-probabilities"
     used = set(re.findall(r"outputs\.(\w+)", scoring))
     assert used == {"log_probs", "entropy", "aux_loss"}, f"{MOVED}of the model's outputs it reads {used}"
     head = inspect.getsource(trl_utils.add_fused_lm_head)
@@ -178,7 +178,12 @@ def test_passes_that_share_prompts():
 
 def test_micro_batches():
     prepare = ast.unparse(methods_of(GRPOTrainer)["_prepare_inputs"])
-    steps = ["split_pixel_values_by_grid(", "shuffle_sequence_dict(", "split_tensor_dict(", "unsplit_pixel_values_by_grid("]
+    steps = [
+        "split_pixel_values_by_grid(",
+        "shuffle_sequence_dict(",
+        "split_tensor_dict(",
+        "unsplit_pixel_values_by_grid(",
+    ]
     places = [prepare.find(step) for step in steps]
     assert -1 not in places and places == sorted(places), f"{MOVED}how micro-batches are dealt"
     assert "self._buffered_inputs[self._step % self.args.steps_per_generation]" in prepare, f"{MOVED}which one is next"

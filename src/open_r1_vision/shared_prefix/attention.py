@@ -20,7 +20,7 @@ NAME = "shared_prefix"
 
 
 def prepare(model: Any) -> None:
-    """Let a model take packed rows: keyword argument `shared_prefix`, a :class:`Layout`. Other passes stay as they are.
+    """Let a model take packed rows by the keyword `shared_prefix`, a :class:`Layout`. Other passes stay as they are.
 
     Args:
         model: one that :func:`open_r1_vision.shared_prefix.support.reason_against` has nothing against.

@@ -63,8 +63,8 @@ class VisionGRPOConfig(GRPOConfig):
     shared_prefix: bool | None = field(
         default=None,
         metadata={
-            "help": "Whether an update encodes the prompt and the images of a group once, not once for each completion. "
-            "By default where the model's architecture can; true stops the run where it can't."
+            "help": "Whether an update encodes the prompt and the images of a group once, not once for each "
+            "completion. By default where the model's architecture can; true stops the run where it can't."
         },
     )
     beta_schedule: str = field(
