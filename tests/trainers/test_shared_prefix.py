@@ -9,7 +9,8 @@ import transformers
 from hinting import hint_options, hinted_rows
 from peft import LoraConfig
 from text_model import save_text_model
-from tiny_models import make_trainer, options, rows, step_logs
+from tiny_models import VISION_IDS, make_trainer, options, rows, step_logs
+from trl import GRPOConfig, GRPOTrainer
 
 from open_r1_vision.trainers import HintGRPOTrainer, VisionGRPOTrainer
 from open_r1_vision.trainers.shared_prefix import keep_groups_together
@@ -73,6 +74,21 @@ def test_the_same_losses(any_model, tmp_path):
 def test_the_same_losses_with(tiny_model, tmp_path, settings, least):
     saved = compare(tiny_model, tmp_path, **settings)
     assert all(share >= least for share in saved)
+
+
+def test_steps_of_several_micro_batches_are_the_stock_trainers(tiny_model, tmp_path):
+    """TRL's micro-batches hold other rows, but an optimizer step the same ones."""
+    settings = {"per_device_train_batch_size": 2, "gradient_accumulation_steps": 4, "num_generations": 4}
+    settings |= {"max_steps": 2, "beta": 0.04, "learning_rate": 1e-3}
+    settings |= {"generation_kwargs": {"suppress_tokens": VISION_IDS}}
+    stock_args = options(tmp_path, GRPOConfig, use_cpu=True, bf16=False, **settings)
+    logs = []
+    for trainer_class, args in ((GRPOTrainer, stock_args), (VisionGRPOTrainer, options(tmp_path, **settings))):
+        trainer = make_trainer(trainer_class, tiny_model, args, rows(1, 2, 2, 1))
+        trainer.train()
+        logs.append(step_logs(trainer, "loss", "grad_norm", "reward"))
+    for ours, wanted in zip(logs[1], logs[0], strict=True):
+        assert ours == pytest.approx(wanted, rel=2e-4, abs=2e-6)
 
 
 def test_the_same_losses_with_lora(tiny_model, tmp_path):
@@ -196,6 +212,12 @@ def test_what_cant_share_says_so_once(tmp_path, caplog):
     caplog.clear()
     make(shared_prefix=False)
     assert "sliding_attention" not in caplog.text
+
+
+def test_a_setting_without_effect_warns(tiny_model, tmp_path, caplog):
+    settings = {"per_device_train_batch_size": 1, "gradient_accumulation_steps": 2}
+    make_trainer(VisionGRPOTrainer, tiny_model, options(tmp_path, shared_prefix=True, **settings), rows(1, 1))
+    assert "shared_prefix is true, but a micro-batch holds 1 completion" in caplog.text
 
 
 @pytest.mark.parametrize(

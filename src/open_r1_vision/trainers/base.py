@@ -34,9 +34,10 @@ class VisionGRPOTrainer(WholeCheckpoints, MissingImages, SharedPrefix, GRPOTrain
     """GRPO (arXiv 2402.03300) for vision-language models.
 
     Takes the arguments of `trl.GRPOTrainer`. Rows may hold any number of images, none included, in `images` (or one in
-    `image`). With its options left at their defaults the losses are those of GRPOTrainer at the same seed. It differs
-    in these points:
+    `image`). With its options left at their defaults the losses are those of GRPOTrainer at the same seed, exactly
+    with `shared_prefix` false, else up to rounding. It differs in these points:
 
+    - a prompt that several completions of a micro-batch share is encoded once, see SharedPrefix;
     - rows without images may stand beside rows with images, in a batch, in a micro-batch, and across processes under
       DeepSpeed ZeRO, where a process without an image would leave the others waiting;
     - a processor that pads on the right is set to the left, where GRPO needs it;

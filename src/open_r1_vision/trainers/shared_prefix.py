@@ -28,8 +28,11 @@ class SharedPrefix(Base):
     - Log-probabilities and entropies, of the policy and of the reference, come from one pass over each distinct
       prompt and its completions, see :mod:`open_r1_vision.shared_prefix`. They are those of separate passes up to
       rounding.
-    - A group stays in one micro-batch, or in as few as it fits into, whether prompts are shared or not. Groups come in
-      the order in which TRL's shuffle brings their first rows, which costs no random number.
+    - The rows of a group follow each other in the micro-batches, whether prompts are shared or not; a group that is
+      larger than a micro-batch, or lies on several processes, is shared in parts. Groups come in the order in which
+      TRL's shuffle brings their first rows, which costs no random number. So an optimizer step over a whole sampling
+      adds up to TRL's, but for loss_type bnpo and the entropy bonus, which average over each micro-batch; with several
+      steps for a sampling, each has other rows than TRL's.
 
     Logged: `shared_prefix/tokens_saved`, the share of tokens of prompts and completions that an update didn't compute
     again, in [0, 1).
@@ -59,6 +62,11 @@ class SharedPrefix(Base):
             )
         if reason is not None and self.accelerator.is_main_process:
             logger.warning("Each prompt is encoded once for each of its completions: %s.", reason)
+        if wanted and self.args.per_device_train_batch_size == 1 and self.accelerator.is_main_process:
+            logger.warning(
+                "shared_prefix is true, but a micro-batch holds 1 completion, which has nothing to share its prompt "
+                "with: raise per_device_train_batch_size, or with prompts_per_step max_completions_per_device."
+            )
         self._shares_prefixes = wanted is not False and reason is None
         if self._shares_prefixes:
             for model in bare:
