@@ -218,9 +218,10 @@ class _Images:
         if "pixel_values" not in inputs:
             return None
         counts = list(num_images or [0] * num_rows)
+        patches_of_images = iter(inputs["image_grid_thw"].prod(-1).tolist())
+        patches_of_rows = [sum(next(patches_of_images) for _ in range(count)) for count in counts]
         grids = torch.split(inputs["image_grid_thw"], counts)
-        num_patches = [int(grid.prod(-1).sum()) for grid in grids]
-        return cls(list(torch.split(inputs["pixel_values"], num_patches)), list(grids))
+        return cls(list(torch.split(inputs["pixel_values"], patches_of_rows)), list(grids))
 
     def are_equal(self, one: int, other: int) -> bool:
         return torch.equal(self.grids[one], self.grids[other]) and torch.equal(self.pixels[one], self.pixels[other])
