@@ -38,7 +38,8 @@ def build_model(shape: str, device: str, dtype: torch.dtype) -> Any:
     # an eighth of a head's numbers for the time, the rest for height and width
     half = text["hidden_size"] // text["num_attention_heads"] // 2
     sections = [half // 4, (half - half // 4) // 2, half - half // 4 - (half - half // 4) // 2]
-    ids = dict(zip(SPECIAL_TOKENS, build_tokenizer().convert_tokens_to_ids(list(SPECIAL_TOKENS)), strict=True))
+    tokenizer = build_tokenizer()
+    ids: dict[str, Any] = {token: tokenizer.convert_tokens_to_ids(token) for token in SPECIAL_TOKENS}
     config = Qwen2_5_VLConfig(
         text_config={
             **text,

@@ -155,17 +155,18 @@ def _build_trainers(args: argparse.Namespace, folder: str) -> dict[str, Any]:
         "gradient_checkpointing": args.gradient_checkpointing,
     }
     dataset = Dataset.from_list([{"prompt": [{"role": "user", "content": "?"}], "images": []}])
+    classes: dict[str, tuple[Any, Any]] = {
+        "stock": (GRPOTrainer, GRPOConfig(**options)),
+        "ours": (VisionGRPOTrainer, VisionGRPOConfig(**options, shared_prefix=True)),
+    }
     trainers: dict[str, Any] = {}
-    for name, trainer_class, config_class, own in (
-        ("stock", GRPOTrainer, GRPOConfig, {}),
-        ("ours", VisionGRPOTrainer, VisionGRPOConfig, {"shared_prefix": True}),
-    ):
+    for name, (trainer_class, arguments) in classes.items():
         model = build_model(args.shape, args.device, getattr(torch, args.dtype))
         model.set_attn_implementation(args.attention)
         trainers[name] = trainer_class(
             model.train(),
             _no_reward,
-            config_class(**options, **own),
+            arguments,
             train_dataset=dataset,
             processing_class=build_processor_for(args.pixels),
         )

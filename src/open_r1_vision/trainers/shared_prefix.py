@@ -126,13 +126,14 @@ def keep_groups_together(batches: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """
     if len(batches) == 1:
         return batches
-    parts = [split_pixel_values_by_grid(batch) for batch in batches]
-    # a dict keeps the order of insertion, and list.sort the order of equal keys
-    groups = torch.cat([part[GROUP_KEY] for part in parts]).tolist()
+    parts: list[dict[str, Any]] = [split_pixel_values_by_grid(batch) for batch in batches]
+    # a dict keeps the order of insertion, and sorted that of equal keys
+    groups: list[int] = torch.cat([part[GROUP_KEY] for part in parts]).tolist()
     rank = {group: index for index, group in enumerate(dict.fromkeys(groups))}
     order = sorted(range(len(groups)), key=lambda row: rank[groups[row]])
     whole = {key: _reorder([part[key] for part in parts], order) for key in parts[0]}
-    return [unsplit_pixel_values_by_grid(batch) for batch in split_tensor_dict(whole, len(batches))]
+    dealt: list[Any] = split_tensor_dict(whole, len(batches))
+    return [unsplit_pixel_values_by_grid(batch) for batch in dealt]
 
 
 def _reorder(parts: list[Any], order: list[int]) -> Any:
