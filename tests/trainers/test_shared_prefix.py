@@ -34,7 +34,7 @@ def train(model, folder, dataset=None, trainer_class=VisionGRPOTrainer, make=mak
     trainer.train()
     entries = [entry for entry in trainer.state.log_history if "step_time" in entry]
     # a step without sampling has no reward
-    logs = [tuple(entry.get(name) for name in NAMES) for entry in entries]
+    logs = [tuple(entry[name] for name in NAMES if name in entry) for entry in entries]
     return logs, [entry.get("shared_prefix/tokens_saved") for entry in entries]
 
 
