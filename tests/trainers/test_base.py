@@ -40,11 +40,18 @@ def test_losses_are_the_stock_trainers(any_model, tmp_path, beta):
     stock_args = options(tmp_path / "stock", GRPOConfig, use_cpu=True, bf16=False, **settings)
     stock = make_trainer(GRPOTrainer, any_model, stock_args, rows(1, 2, 2, 1))
     stock.train()
-    ours = make_trainer(VisionGRPOTrainer, any_model, options(tmp_path / "ours", **settings), rows(1, 2, 2, 1))
+    ours_args = options(tmp_path / "ours", shared_prefix=False, **settings)
+    ours = make_trainer(VisionGRPOTrainer, any_model, ours_args, rows(1, 2, 2, 1))
     ours.train()
+    sharing = make_trainer(VisionGRPOTrainer, any_model, options(tmp_path / "sharing", **settings), rows(1, 2, 2, 1))
+    sharing.train()
     names = ["loss", "grad_norm", "reward", "entropy", "completions/mean_length", *(["kl"] if beta else [])]
     assert len(step_logs(ours, "loss")) == 3
     assert step_logs(ours, *names) == step_logs(stock, *names)
+    # one pass over a prompt and its completions rounds otherwise than separate passes
+    for measured, wanted in zip(step_logs(sharing, *names), step_logs(stock, *names), strict=True):
+        assert measured == pytest.approx(wanted, rel=1e-3, abs=1e-5)
+    assert step_logs(sharing, "shared_prefix/tokens_saved")[0][0] > 0.3
     assert all(grad_norm > 0 for (grad_norm,) in step_logs(ours, "grad_norm"))
     if beta:
         assert [kl > 1e-4 for (kl,) in step_logs(ours, "kl")] == [False, True, True]

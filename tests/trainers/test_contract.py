@@ -13,6 +13,7 @@ from transformers import Trainer
 from trl import GRPOTrainer
 from trl.generation.vllm_generation import VLLMGeneration
 from trl.trainer import grpo_trainer
+from trl.trainer import utils as trl_utils
 from trl.trainer.utils import RepeatSampler
 
 from open_r1_vision.trainers import CaptionGRPOTrainer, FilteredGRPOTrainer, HintGRPOTrainer, VisionGRPOTrainer
@@ -23,10 +24,12 @@ from open_r1_vision.trainers import group_generation as group_generation_module
 from open_r1_vision.trainers import hint as hint_module
 from open_r1_vision.trainers import missing_images as missing_images_module
 from open_r1_vision.trainers import processing_once as processing_once_module
+from open_r1_vision.trainers import shared_prefix as shared_prefix_module
 from open_r1_vision.trainers import whole_checkpoints as checkpoints_module
 from open_r1_vision.trainers.group_generation import GroupGeneration
 from open_r1_vision.trainers.missing_images import MissingImages
 from open_r1_vision.trainers.processing_once import ProcessingOnce
+from open_r1_vision.trainers.shared_prefix import SharedPrefix
 from open_r1_vision.trainers.whole_checkpoints import WholeCheckpoints
 
 #: Methods that we override or call, with their parameters.
@@ -35,6 +38,10 @@ METHODS = {
     "reward_processing_classes, callbacks, optimizers, quantization_config, peft_config, tools, rollout_func, "
     "environment_factory",
     "_get_train_sampler": "self, dataset",
+    "_prepare_inputs": "self, generation_batch",
+    "_get_per_token_logps_and_entropies": "self, model, input_ids, attention_mask, logits_to_keep, batch_size, "
+    "compute_entropy, compute_aux_loss, pixel_values, image_grid_thw, num_images, pixel_attention_mask, "
+    "spatial_shapes, num_tiles, image_sizes, token_type_ids, mm_token_type_ids, image_position_ids",
     "_generate_and_score_completions": "self, inputs",
     "_generate": "self, prompts",
     "_tokenize_prompts": "self, prompts",
@@ -54,6 +61,7 @@ METHODS = {
 }
 #: Attributes that we read or set.
 ATTRIBUTES = {
+    "_buffered_inputs",
     "_last_loaded_step",
     "_logs",
     "_metrics",
@@ -100,6 +108,7 @@ TRAINERS = [
     (MissingImages, GRPOTrainer, missing_images_module),
     (GroupGeneration, GRPOTrainer, group_generation_module),
     (ProcessingOnce, GRPOTrainer, processing_once_module),
+    (SharedPrefix, GRPOTrainer, shared_prefix_module),
     (VisionGRPOTrainer, GRPOTrainer, base_module),
     (CaptionGRPOTrainer, VisionGRPOTrainer, caption_module),
     (FilteredGRPOTrainer, VisionGRPOTrainer, filtered_module),
@@ -159,6 +168,34 @@ def test_vllm_backend():
     source = inspect.getsource(GRPOTrainer._generate_single_turn)
     assert "self.state.global_step != self._last_loaded_step" in source, f"{MOVED}when weights are synchronised"
     assert grpo_trainer.VLLMGeneration is VLLMGeneration
+
+
+def test_passes_that_share_prompts():
+    """A callable stands in for the model there, and gets what TRL's fused LM head takes."""
+    scoring = ast.unparse(methods_of(GRPOTrainer)["_get_per_token_logps_and_entropies"])
+    calls = re.findall(r"\bmodel\b[^_].*", scoring.partition(":\n")[2])
+    assert [call for call in calls if "model(" in call] == [
+        "model(**model_inputs, labels=labels, fused_lm_head=True)"
+    ], f"{MOVED}how the model is called for log-probabilities"
+    used = set(re.findall(r"outputs\.(\w+)", scoring))
+    assert used == {"log_probs", "entropy", "aux_loss"}, f"{MOVED}of the model's outputs it reads {used}"
+    head = inspect.getsource(trl_utils.add_fused_lm_head)
+    assert "hidden_states = backbone_outputs.last_hidden_state\n            labels = shift_labels" in head, (
+        f"{MOVED}the LM head shifts labels that are shifted"
+    )
+
+
+def test_micro_batches():
+    prepare = ast.unparse(methods_of(GRPOTrainer)["_prepare_inputs"])
+    steps = [
+        "split_pixel_values_by_grid(",
+        "shuffle_sequence_dict(",
+        "split_tensor_dict(",
+        "unsplit_pixel_values_by_grid(",
+    ]
+    places = [prepare.find(step) for step in steps]
+    assert -1 not in places and places == sorted(places), f"{MOVED}how micro-batches are dealt"
+    assert "self._buffered_inputs[self._step % self.args.steps_per_generation]" in prepare, f"{MOVED}which one is next"
 
 
 def test_sampler():

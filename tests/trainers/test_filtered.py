@@ -131,7 +131,7 @@ def test_with_nothing_to_filter_the_losses_are_trls(tiny_model, tmp_path):
         (GRPOTrainer, None, {}),
         (FilteredGRPOTrainer, FilteredGRPOConfig, {"gate": lambda completions, **_: [0.5] * len(completions)}),
     ):
-        args = options(tmp_path, config)
+        args = options(tmp_path, config, shared_prefix=False)
         trainer = make_trainer(trainer_class, tiny_model, args, rows(1, 1, 1, 1), **extra)
         trainer.generation_config.suppress_tokens = trainer.generation_kwargs["suppress_tokens"] = None
         trainer.train()

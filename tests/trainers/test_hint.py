@@ -200,6 +200,7 @@ def test_without_hints_the_losses_are_those_of_grpo(any_model, tmp_path):
         return step_logs(trainer, "loss", "grad_norm", "reward", "completions/mean_length")
 
     stock = losses(GRPOTrainer, options(tmp_path, GRPOConfig, use_cpu=True, bf16=False, **settings))
+    settings["shared_prefix"] = False
     assert losses(HintGRPOTrainer, options(tmp_path, HintGRPOConfig, hint_levels=1, **settings)) == stock
     # and with levels that nobody needs
     gate = {"gate": lambda completions, **_: [1.0] * len(completions)}

@@ -13,9 +13,9 @@ import torch
 import transformers
 import trl
 
-from open_r1_vision.bench import generate
+from open_r1_vision.bench import generate, update
 
-SUBCOMMANDS = {"generate": generate}
+SUBCOMMANDS = {"generate": generate, "update": update}
 
 
 def main(words: Sequence[str] | None = None) -> None:

@@ -25,19 +25,21 @@ from open_r1_vision.trainers.judging import FactJudging
 from open_r1_vision.trainers.missing_images import MissingImages
 from open_r1_vision.trainers.processing_once import ProcessingOnce
 from open_r1_vision.trainers.sampling import EpochSampler
+from open_r1_vision.trainers.shared_prefix import SharedPrefix
 from open_r1_vision.trainers.timing import StepTimer
 from open_r1_vision.trainers.whole_checkpoints import WholeCheckpoints
 
 _IMAGE_TRACKERS = {"wandb", "trackio"}
 
 
-class VisionGRPOTrainer(WholeCheckpoints, MissingImages, GroupGeneration, ProcessingOnce, GRPOTrainer):
+class VisionGRPOTrainer(WholeCheckpoints, MissingImages, SharedPrefix, GroupGeneration, ProcessingOnce, GRPOTrainer):
     """GRPO (arXiv 2402.03300) for vision-language models.
 
     Takes the arguments of `trl.GRPOTrainer`. Rows may hold any number of images, none included, in `images` (or one in
-    `image`). With its options left at their defaults the losses are those of GRPOTrainer at the same seed. It differs
-    in these points:
+    `image`). With its options left at their defaults the losses are those of GRPOTrainer at the same seed, exactly
+    with `shared_prefix` false, else up to rounding. It differs in these points:
 
+    - a prompt that several completions of a micro-batch share is encoded once, see SharedPrefix;
     - rows without images may stand beside rows with images, in a batch, in a micro-batch, and across processes under
       DeepSpeed ZeRO, where a process without an image would leave the others waiting;
     - a processor that pads on the right is set to the left, where GRPO needs it;
@@ -107,9 +109,10 @@ class VisionGRPOTrainer(WholeCheckpoints, MissingImages, GroupGeneration, Proces
         self._suppress_vision_tokens()
         if args.stop_token is not None:
             self._stop_at(args.stop_token)
-        for policy in (self.model, self.ref_model):
-            if policy is not None:
-                self.accept_batches_without_images(self.accelerator.unwrap_model(policy))
+        policies = [policy for policy in (self.model, self.ref_model) if policy is not None]
+        for policy in policies:
+            self.accept_batches_without_images(self.accelerator.unwrap_model(policy))
+        self.share_prefixes(*policies)
         self.drop_unused_weight_renames()
         #: Text models that are consulted about completions.
         self.verdicts = Verdicts(self.reward_funcs)

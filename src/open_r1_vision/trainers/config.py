@@ -60,6 +60,13 @@ class VisionGRPOConfig(GRPOConfig):
             "prompts are never truncated, that would cut images in two."
         },
     )
+    shared_prefix: bool | None = field(
+        default=None,
+        metadata={
+            "help": "Whether an update encodes the prompt and the images of a group once, not once for each "
+            "completion. By default where the model's architecture can; true stops the run where it can't."
+        },
+    )
     beta_schedule: str = field(
         default="constant",
         metadata={"help": "How the KL weight falls from beta to beta_floor: constant, linear or cosine."},

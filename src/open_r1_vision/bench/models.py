@@ -1,0 +1,73 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Models with random weights in the shapes that are measured, and their processor."""
+
+from typing import Any
+
+import torch
+from transformers import Qwen2_5_VLConfig, Qwen2_5_VLForConditionalGeneration
+
+from open_r1_vision.starter.model import SPECIAL_TOKENS, build_processor, build_tokenizer
+
+#: Shapes of Qwen2.5-VL: text and vision. The last is that of Qwen2.5-VL-3B.
+SHAPES: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
+    "tiny": (
+        {"hidden_size": 64, "intermediate_size": 128, "num_hidden_layers": 2, "num_attention_heads": 2},
+        {"depth": 2, "hidden_size": 32, "intermediate_size": 64, "num_heads": 2, "fullatt_block_indexes": [1]},
+    ),
+    "8m": (
+        {"hidden_size": 256, "intermediate_size": 1024, "num_hidden_layers": 4, "num_attention_heads": 8},
+        {"depth": 4, "hidden_size": 256, "intermediate_size": 704, "num_heads": 8, "fullatt_block_indexes": [3]},
+    ),
+    "3b": (
+        {"hidden_size": 2048, "intermediate_size": 11008, "num_hidden_layers": 36, "num_attention_heads": 16},
+        {
+            "depth": 32,
+            "hidden_size": 1280,
+            "intermediate_size": 3420,
+            "num_heads": 16,
+            "fullatt_block_indexes": [7, 15, 23, 31],
+        },
+    ),
+}
+VOCABULARY = {"tiny": 512, "8m": 512, "3b": 151936}
+
+
+def build_model(shape: str, device: str, dtype: torch.dtype) -> Any:
+    """A model with random weights, the same at each call."""
+    text, vision = SHAPES[shape]
+    # an eighth of a head's numbers for the time, the rest for height and width
+    half = text["hidden_size"] // text["num_attention_heads"] // 2
+    sections = [half // 4, (half - half // 4) // 2, half - half // 4 - (half - half // 4) // 2]
+    tokenizer = build_tokenizer()
+    ids: dict[str, Any] = {token: tokenizer.convert_tokens_to_ids(token) for token in SPECIAL_TOKENS}
+    config = Qwen2_5_VLConfig(
+        text_config={
+            **text,
+            "vocab_size": VOCABULARY[shape],
+            "num_key_value_heads": 2,
+            "max_position_embeddings": 32768,
+            "rope_parameters": {"rope_type": "default", "rope_theta": 1e6, "mrope_section": sections},
+            "tie_word_embeddings": True,
+            "bos_token_id": ids["<|endoftext|>"],
+            "eos_token_id": ids["<|im_end|>"],
+            "pad_token_id": ids["<|endoftext|>"],
+        },
+        vision_config={**vision, "out_hidden_size": text["hidden_size"], "patch_size": 14, "window_size": 112},
+        image_token_id=ids["<|image_pad|>"],
+        video_token_id=ids["<|video_pad|>"],
+        vision_start_token_id=ids["<|vision_start|>"],
+        vision_end_token_id=ids["<|vision_end|>"],
+        tie_word_embeddings=True,
+    )
+    torch.manual_seed(0)
+    with torch.device(device):
+        model: Any = Qwen2_5_VLForConditionalGeneration(config)
+    return model.to(dtype)
+
+
+def build_processor_for(pixels: int) -> Any:
+    """The processor; it leaves images of that height and width as they are, if it is a multiple of 28."""
+    processor: Any = build_processor(build_tokenizer())
+    area = pixels**2
+    processor.image_processor.size = {"shortest_edge": min(area, 56 * 56), "longest_edge": area}
+    return processor
