@@ -4,7 +4,7 @@
 import functools
 import logging
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -49,24 +49,23 @@ class GroupGeneration(Base):
         num_generations: int,
         has_tool_images: bool = False,
     ) -> tuple:
-        given: tuple = (prompt_ids, images, multimodal_fields)
         decoding = None
         samples_here = not (self.use_vllm or self.use_transformers_continuous_batching)
         if self.args.group_generation and samples_here:
             policy = self._find_policy()
             model = policy.get_base_model() if hasattr(policy, "get_base_model") else policy
-            prompts = distinct(*given)
+            prompts = distinct(prompt_ids, images, multimodal_fields)
             obstacle = prompts if isinstance(prompts, str) else self._find_obstacle(policy, model)
             if obstacle is None:
                 assert isinstance(prompts, Prompts)
-                given = (prompts.ids, prompts.images, prompts.fields)
+                prompt_ids, images, multimodal_fields = prompts.ids, prompts.images, prompts.fields
                 decoding = GroupDecoding(prompts.rows, prompts.image_counts)
             else:
                 self._say(obstacle)
-        if decoding is None:
-            return super()._generate_single_turn(*given, num_generations, has_tool_images)
-        with _decoded_by(model, decoding):
-            return super()._generate_single_turn(*given, num_generations, has_tool_images)
+        with nullcontext() if decoding is None else _decoded_by(model, decoding):
+            return super()._generate_single_turn(
+                prompt_ids, images, multimodal_fields, num_generations, has_tool_images
+            )
 
     def _find_policy(self) -> Any:
         """The policy that `generate` is called on; looked for once, as unwrapping takes as long as some tokens."""
