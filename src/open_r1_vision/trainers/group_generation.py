@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from open_r1_vision.decoding.groups import GroupDecoding, find_obstacle
-from open_r1_vision.images import image_key
+from open_r1_vision.image_keys import image_key
 
 if TYPE_CHECKING:
     from trl import GRPOTrainer as Base

@@ -12,7 +12,7 @@ from transformers.image_processing_base import BatchFeature as ImageFeatures
 from transformers.image_utils import make_flat_list_of_images
 from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLImageProcessorPil
 
-from open_r1_vision.images import image_key
+from open_r1_vision.image_keys import image_key
 
 if TYPE_CHECKING:
     from trl import GRPOTrainer as Base
