@@ -51,6 +51,8 @@ METHODS = {
     "_log_completion_extra": "self, column, values",
     "training_step": "self, model, inputs, num_items_in_batch",
     "log": "self, logs, start_time",
+    "_run_epoch": "self, model, epoch, train_dataloader, steps_in_epoch, num_update_steps_per_epoch, trial, "
+    "ignore_keys_for_eval, start_time, resume_from_checkpoint, epochs_trained, steps_trained_in_current_epoch",
     "_save_checkpoint": "self, model, trial",
     "_load_from_checkpoint": "self, resume_from_checkpoint, model",
     "_load_best_model": "self",
@@ -70,6 +72,7 @@ ATTRIBUTES = {
     "accelerator",
     "args",
     "beta",
+    "control",
     "current_gradient_accumulation_steps",
     "eos_token_ids",
     "generation_config",
