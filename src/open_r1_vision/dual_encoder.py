@@ -157,7 +157,14 @@ def _load_once(name: str, device: str, dtype: str, trust_remote_code: bool) -> D
             f"The encoder {folder!r} has weights, but its image processor or tokenizer can't be loaded ({error}): "
             "copy preprocessor_config.json and the tokenizer's files from the model that it was made from."
         ) from error
-    return DualEncoder(model.to(device).eval().requires_grad_(False), image_processor, tokenizer)
+    try:
+        model = model.to(device)
+    except (AssertionError, RuntimeError) as error:  # torch has both for a device that is not there
+        raise ValueError(
+            f"The encoder {folder!r} can't be put on the device {device!r} ({error}): set `device` to one that this "
+            "machine has and that has room, such as cpu, or leave it out for the device of the training."
+        ) from error
+    return DualEncoder(model.eval().requires_grad_(False), image_processor, tokenizer)
 
 
 def _auto_class(config: Any, trust_remote_code: bool) -> Any:

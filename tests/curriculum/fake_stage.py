@@ -5,6 +5,7 @@ import json
 import os
 import signal
 import sys
+import time
 from pathlib import Path
 
 import yaml
@@ -17,6 +18,15 @@ with (folder / "starts.txt").open("a") as file:
 starts = len((folder / "starts.txt").read_text().splitlines())
 if settings.get("kill_parent") and starts == 1:
     os.kill(os.getppid(), signal.SIGKILL)
+if settings.get("signal_parent") and starts == 1:
+    if settings.get("deaf"):
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    os.kill(os.getppid(), settings["signal_parent"])
+    time.sleep(1 if settings.get("deaf") else 60)
+if settings.get("checkpoint"):
+    (folder / "checkpoint-1").mkdir(exist_ok=True)
+if settings.get("sample"):
+    (folder / "shard-00000.jsonl").write_text("{}\n")
 if starts <= settings.get("failures", 0):
     sys.exit(3)
 (folder / "final").mkdir(exist_ok=True)

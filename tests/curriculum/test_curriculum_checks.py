@@ -4,6 +4,7 @@
 import json
 import sys
 from pathlib import Path
+from unittest.mock import ANY
 
 import pytest
 from miniature import miniature_stages, write_curriculum
@@ -11,9 +12,10 @@ from miniature import miniature_stages, write_curriculum
 from open_r1_vision import train
 from open_r1_vision.arguments import read_recipe
 from open_r1_vision.curriculum import __main__ as command
-from open_r1_vision.curriculum import read_curriculum
+from open_r1_vision.curriculum import checks, read_curriculum
 from open_r1_vision.curriculum.state import FINISHED, CurriculumState
 from open_r1_vision.data.rows import rows_from_list
+from open_r1_vision.dual_encoder import load_dual_encoder
 from open_r1_vision.split import assign
 
 sys.path.append(str(Path(__file__).parents[1] / "rewards"))
@@ -49,8 +51,16 @@ def test_a_good_curriculum_has_no_faults_and_nothing_is_started(dry_run, tmp_pat
     assert dry_run() == []
     assert "No faults found. Nothing was started." in dry_run.out
     assert dry_run.out.count("-m torch.distributed.run --standalone --nproc_per_node=1 -m open_r1_vision.") == 5
+    # a state, a command and what it takes for each stage, and two lines for all
+    lines = dry_run.out.splitlines()
+    assert len(lines) == 5 + 5 + 4 + 2
+    assert "# perceive: waiting" in lines
+    assert "#   takes dataset_options.path from {splits.folder}, model_name_or_path from {warm_up.final}" in lines
+    assert "# The recipes are written when their stages start; --verbose shows them." in lines
+    dry_run("--verbose")
     # references are shown as what they stand for
     assert f"#   model_name_or_path: {tmp_path}/runs/warm_up/final\n" in dry_run.out
+    assert f"#   dataset_options:\n#     path: {tmp_path}/runs/splits\n" in dry_run.out
 
 
 def test_every_fault_of_every_stage_at_once(dry_run, tmp_path):
@@ -123,6 +133,28 @@ def test_columns_that_rewards_trainers_and_scorers_need(dry_run):
         ("perceive", {"model_name_or_path": "{splits.final}"}, "'splits' runs split, which leaves no model"),
         ("perceive", {"trainer": "processes.gone"}, "perceive: 'processes.gone' can't be imported"),
         ("perceive", {"num_generations": 1}, "perceive: "),
+        ("warm_up", {"deepspeed": "nowhere.json"}, "warm_up: deepspeed is 'nowhere.json', but there is no such file"),
+        ("perceive", {"deepspeed": "nowhere.json"}, "perceive: deepspeed is 'nowhere.json', but there is no such"),
+        ("perceive", {"deepspeed": '{"zero_optimization": {"stage": 2}}'}, None),
+        ("perceive", {"resume_from_checkpoint": "runs/checkpoint-7"}, "perceive: resume_from_checkpoint is 'runs/"),
+        (
+            "perceive",
+            {"reward_weights": [1, 2]},
+            "perceive: reward_weights has 2 numbers, but there are 1 reward_funcs: give one weight for each",
+        ),
+        ("perceive", {"dataset_split": "easy+hrd"}, "splits' will have no split 'hrd': set dataset_split to one of"),
+        ("perceive", {"dataset_split": "easy+hard"}, None),
+        (
+            "perceive",
+            {"dataset_options": {"path": "{difficulty.folder}"}},
+            "perceive: the `path` of open_r1_vision.data.splits.rows is the folder of stage 'difficulty', which runs "
+            "sample: name one that runs split.",
+        ),
+        ("perceive", {"dataset_options": {"path": "{splits.folder}/"}}, None),
+        ("splits", {"samples": "{difficulty.folder}/"}, None),
+        ("perceive", {"model_name_or_path": "{warm_up.folder}/"}, "write {warm_up.final}."),
+        ("perceive", {"model_name_or_path": "{warm_up.folder}/checkpoint-2"}, None),
+        ("perceive", {"model_name_or_path": "{warm_up}"}, "which is no reference and would be taken literally: write"),
     ],
 )
 def test_what_can_not_be_run(dry_run, stage, change, message):
@@ -130,10 +162,76 @@ def test_what_can_not_be_run(dry_run, stage, change, message):
     assert (faults == []) if message is None else any(message in fault for fault in faults), dry_run.out
 
 
+def test_completions_are_shared_by_as_many_processes_as_there_will_be(dry_run):
+    (fault,) = [fault for fault in dry_run("--processes", "3") if fault.startswith("perceive")]
+    assert "8 completions per step can't be shared evenly by 3 processes" in fault
+    # 1 completion each on 4 processes are a group of 4
+    batch = {"prompts_per_step": None, "per_device_train_batch_size": 1}
+    assert dry_run("--processes", "4", perceive=batch) == []
+    assert "must be divisible by num_generations (4)" in dry_run("--processes", "2", perceive=batch)[0]
+
+
+def test_a_dry_run_says_what_changes_cost(after_splits, tmp_path, tiny_model):
+    after_splits([4, 2])
+    stages = miniature_stages(tiny_model)
+    stages[0]["settings"]["learning_rate"] = 0.5
+    words = ["--config", str(write_curriculum(tmp_path, stages)), "--dry_run"]
+    code, out = after_splits.main(words)
+    assert code == 2
+    assert "fault: The recipe changed since" in out and "warm_up.learning_rate: 0.01 -> 0.5. Undo that, set" in out
+    assert "which deletes warm_up, difficulty, splits, perceive, reason, to be run anew." in out
+    code, out = after_splits.main([*words, "--accept_changes"])
+    assert code == 0
+    assert "To be deleted and run anew: warm_up, difficulty, splits, perceive, reason." in out
+    assert "fault" not in out.replace("No faults found", "")
+    assert (tmp_path / "runs" / "reason").exists()
+
+
+def test_names_of_all_stages_are_checked_before_the_first_one_starts(tiny_model, tmp_path, monkeypatch, capsys):
+    """In another process, and without rows: those of the first stage are not there yet."""
+    stages = miniature_stages(tiny_model)
+    stages[0]["settings"]["dataset"] = str(tmp_path / "to_come.parquet")
+    stages[3]["settings"]["max_step"] = 3
+    stages[4]["settings"]["reward_funcs"] = ["processes.gone"]
+    config = write_curriculum(tmp_path, stages)
+    monkeypatch.setattr(command, "run_stage", lambda *_: pytest.fail("a stage was started"))
+    assert command.main(["--config", str(config)]) == 2
+    assert capsys.readouterr().out.splitlines() == [
+        "error: perceive: Unknown key `max_step`. Did you mean `max_steps`?",
+        ANY,  # with the names that the module has
+    ]
+
+
+def test_names_are_checked_once(tiny_model, tmp_path, monkeypatch):
+    """A curriculum that goes on would wait for nothing."""
+    stages = miniature_stages(tiny_model)
+    config, looked_at = write_curriculum(tmp_path, stages), []
+
+    def find_wrong_names(curriculum, unchecked):
+        looked_at.append([stage.name for stage in unchecked])
+        faults = [fault for stage in unchecked for fault in checks.find_faults(curriculum, stage, with_rows=False)]
+        return faults
+
+    monkeypatch.setattr(command, "find_wrong_names", find_wrong_names)
+    monkeypatch.setattr(command, "run_stage", lambda *_: 3)
+    assert command.main(["--config", str(config)]) == 3
+    assert command.main(["--config", str(config)]) == 3
+    stages[2]["settings"]["easy_form"] = 0.5
+    write_curriculum(tmp_path, stages)
+    assert command.main(["--config", str(config)]) == 2
+    assert looked_at == [["warm_up", "difficulty", "splits", "perceive", "reason"], ["splits"]]
+
+
+def test_a_stage_that_builds_on_one_that_can_not_be_read(dry_run):
+    more = [{"name": "draw", "run": "smaple", "settings": {}}, {"name": "parts", "run": "split", "settings": {}}]
+    more[1]["settings"] = {"samples": "{draw.folder}", "easy_form": 1}
+    faults = dry_run(more=more)
+    assert any("`run` of stage 'draw' is 'smaple'" in fault for fault in faults)
+    assert any("parts: Unknown key `easy_form`" in fault for fault in faults)
+
+
 def test_rows_are_loaded_once_for_all_stages_that_read_them(dry_run, monkeypatch):
     import processes
-
-    from open_r1_vision.curriculum import checks
 
     checks._load.cache_clear()
     calls, rows = [], processes.rows
@@ -154,6 +252,10 @@ def test_an_encoder_that_is_no_clip_is_found_before_the_first_step(dry_run, tiny
     assert "scale is 0, but the cosine is divided by it" in of(encoder=tiny_model, scale=0)[0]
     assert "No dual encoder could be loaded from" in " ".join(of(encoder=str(tmp_path / "gone")))
     assert of(encoder=save_clip(tmp_path / "clip")) == []
+    # the dry run may be made on another machine
+    assert of(encoder=str(tmp_path / "clip"), device="cuda:97") == []
+    with pytest.raises(ValueError, match="can't be put on the device 'cuda:97' .*: set `device` to one that this"):
+        load_dual_encoder(str(tmp_path / "clip"), "cuda:97", "float32")
     # the training itself refuses it as early
     path = tmp_path / "recipe.yaml"
     data = {"dataset": "processes.rows", "reward_funcs": [CLIP], "reward_kwargs": {CLIP: {"encoder": tiny_model}}}
@@ -201,8 +303,10 @@ def after_splits(tiny_model, tmp_path, monkeypatch, capsys):
             state.note(stage, FINISHED)
         counts = {f"train-{index}": count for index, count in enumerate(right)}
         found = {"splits": assign(list(counts), counts, 4, 0.75, 0.25), "easy_from": 0.75, "hard_up_to": 0.25}
+        found |= {"scorer": "processes.text_reward", "answer_form": "tags", "right_from": 0.5}
         found |= {"histogram": [right.count(number) for number in range(5)], "num_samples": 4}
         (curriculum.stage("splits").folder / "splits.json").write_text(json.dumps(found))
+        monkeypatch.setattr(command, "find_wrong_names", lambda *_: [])  # takes a process
         code = command.main(["--config", str(config)])
         out = capsys.readouterr().out
         rehearsal = command.main(["--config", str(config), "--dry_run"])
@@ -211,6 +315,7 @@ def after_splits(tiny_model, tmp_path, monkeypatch, capsys):
         assert not code or out.partition("error: ")[2].strip() in rehearsed.replace("fault: ", "")
         return code, out, started
 
+    after_splits.main = lambda words: (command.main(words), capsys.readouterr().out)
     return after_splits
 
 

@@ -6,57 +6,14 @@ import os
 import signal
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 import yaml
+from fake_curriculum import RUN, stages, starts
 
-from open_r1_vision.curriculum import __main__ as command
 from open_r1_vision.curriculum import read_curriculum
 from open_r1_vision.curriculum.launch import MARK
-from open_r1_vision.curriculum.state import STATE_FILE, CurriculumState
-
-HERE = Path(__file__).parent
-#: The command with stages that take no time, in a process of its own.
-RUN = f"""
-import sys
-sys.path.insert(0, {str(HERE)!r})
-from open_r1_vision.curriculum import __main__ as command
-command.build_command = lambda module, recipe, processes: [
-    sys.executable, {str(HERE / "fake_stage.py")!r}, "--config", str(recipe)
-]
-sys.exit(command.main(sys.argv[1:]))
-"""
-
-
-@pytest.fixture
-def run(tmp_path, monkeypatch, capsys):
-    """`run(stages, *words)` gives exit code and output; `run.folder` is the curriculum's."""
-    fake = [sys.executable, str(HERE / "fake_stage.py"), "--config"]
-    monkeypatch.setattr(command, "build_command", lambda module, recipe, processes: [*fake, str(recipe)])
-
-    def run(stages, *words):
-        config = tmp_path / "curriculum.yaml"
-        config.write_text(yaml.safe_dump({"output_dir": str(tmp_path / "runs"), "stages": stages}))
-        code = command.main([*words, "--config", str(config)])
-        return code, capsys.readouterr().out
-
-    run.config, run.folder = tmp_path / "curriculum.yaml", tmp_path / "runs"
-    return run
-
-
-def stages(*changes):
-    names = ("warm_up", "perceive", "reason")
-    plain = []
-    for index, name in enumerate(names):
-        model = "base" if not index else f"{{{names[index - 1]}.final}}"
-        change = changes[index] if index < len(changes) else {}
-        plain.append({"name": name, "run": "train", "settings": {"model_name_or_path": model, **change}})
-    return plain
-
-
-def starts(run, name):
-    return len((run.folder / name / "starts.txt").read_text().splitlines())
+from open_r1_vision.curriculum.state import RUNNING, STATE_FILE, CurriculumState
 
 
 def test_stages_run_once_each_and_hand_over_their_models(run):
@@ -66,7 +23,7 @@ def test_stages_run_once_each_and_hand_over_their_models(run):
     code, out = run(stages())
     assert code == 0
     assert out.count("finished already") == 3
-    assert [starts(run, name) for name in ("warm_up", "perceive", "reason")] == [1, 1, 1]
+    assert [starts(run.folder, name) for name in ("warm_up", "perceive", "reason")] == [1, 1, 1]
 
 
 def test_a_stage_that_fails_ends_the_command_and_goes_on_in_the_next(run):
@@ -77,7 +34,7 @@ def test_a_stage_that_fails_ends_the_command_and_goes_on_in_the_next(run):
     code, out = run(stages({}, {"failures": 1}))
     assert code == 0
     assert "perceive: going on with" in out
-    assert [starts(run, name) for name in ("warm_up", "perceive", "reason")] == [1, 2, 1]
+    assert [starts(run.folder, name) for name in ("warm_up", "perceive", "reason")] == [1, 2, 1]
 
 
 def test_a_command_that_is_killed_goes_on(run):
@@ -90,20 +47,6 @@ def test_a_command_that_is_killed_goes_on(run):
     assert code == 0
     assert "warm_up: finished already" in out
     assert (run.folder / "reason" / "final" / "weights.txt").read_text() == f"{run.folder}/perceive/final"
-
-
-def test_a_changed_recipe_is_refused_with_the_difference(run):
-    run(stages())
-    code, out = run(stages({}, {"learning_rate": 0.5}))
-    assert code == 2
-    assert "perceive.learning_rate: unset -> 0.5" in out
-    assert "--accept_changes" in out
-    code, out = run(stages({}, {"learning_rate": 0.5}), "--accept_changes")
-    assert code == 0
-    assert "Deleted, to be run anew: perceive, reason." in out
-    # deleted folders begin their counts anew; the first stage was left alone
-    assert [starts(run, name) for name in ("warm_up", "perceive", "reason")] == [1, 1, 1]
-    assert json.loads((run.folder / STATE_FILE).read_text())["stages"]["perceive"]["settings"]["learning_rate"] == 0.5
 
 
 def test_parts_of_a_curriculum(run):
@@ -131,6 +74,67 @@ def test_the_table(run):
     assert line.split()[:4] == ["perceive", "train", "finished", "5"]
     assert "accuracy 62.5 % at step 5" in line
     assert line.endswith(str(run.folder / "perceive"))
+
+
+def test_the_table_of_a_stage_that_runs(run):
+    """What a killed command left looks the same, but for the lock."""
+    run(stages(), "--until", "warm_up")
+    state = CurriculumState(read_curriculum(run.config))
+    state.note(state.curriculum.stage("perceive"), RUNNING)
+    with state.locked():
+        lines = run(stages(), "status")[1].splitlines()
+    assert [line.split()[2] for line in lines[1:]] == ["finished", "running", "waiting"]
+    assert run(stages(), "status")[1].splitlines()[2].split()[2] == "interrupted"
+
+
+def test_the_table_tells_how_far_each_kind_of_stage_is(run):
+    """Rows that are sampled, sizes of splits, and steps before the first checkpoint as well as after it."""
+    plain = [{"name": name, "run": name, "settings": {}} for name in ("sample", "split", "sft", "train")]
+    names = {"sample/settings.json": json.dumps({"num_rows": 8, "num_generations": 2})}
+    lines = [{"id": "a", "sample": 0}, {"id": "a", "sample": 1}, {"id": "b", "refused": "too long"}]
+    names["sample/shard-00000.jsonl"] = "".join(json.dumps(line) + "\n" for line in lines)
+    splits = {"easy": ["a"] * 92, "medium": ["b"] * 887, "hard": ["c"] * 557, "incomplete": []}
+    names["split/splits.json"] = json.dumps({"splits": splits})
+    names["sft/checkpoint-12/x"] = names["train/completions/completions_00003.parquet"] = ""
+    for name, text in names.items():
+        (run.folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (run.folder / name).write_text(text)
+    words = [line.split(maxsplit=3)[3] for line in run(plain, "status")[1].splitlines()[1:]]
+    assert words[0].startswith("2/8 rows ")
+    assert words[1].startswith("easy 92, medium 887, hard 557 ")
+    assert words[2].split()[0] == "12"
+    assert words[3].split()[0] == "3"
+
+
+def test_the_table_of_a_recipe_with_faults(run):
+    run(stages(), "--until", "warm_up")
+    plain = [*stages({}, {"dataset": "{nobody.final}"}), {"name": "last", "run": "tain"}]
+    code, out = run(plain, "status")
+    assert code == 0
+    assert [line.split()[2] for line in out.splitlines()[1:4]] == ["finished", "waiting", "waiting"]
+    assert "The recipe has 2 fault(s), and stages may be missing here: --dry_run tells which." in out
+
+
+@pytest.mark.parametrize(("number", "name"), [(signal.SIGTERM, "SIGTERM"), (signal.SIGINT, "SIGINT")])
+def test_a_command_that_gets_a_signal_was_interrupted_and_did_not_fail(run, number, name):
+    plain = stages({}, {"signal_parent": int(number)})
+    run.config.write_text(yaml.safe_dump({"output_dir": str(run.folder), "stages": plain}))
+    ended = subprocess.run([sys.executable, "-c", RUN, "--config", str(run.config)], capture_output=True, text=True)
+    assert ended.returncode == 128 + number
+    assert f"perceive: interrupted. Stopped by {name}." in ended.stdout
+    noted = json.loads((run.folder / STATE_FILE).read_text())["stages"]["perceive"]
+    assert (noted["state"], noted["exit_code"]) == ("interrupted", -signal.SIGTERM)
+    assert run(plain)[0] == 0
+
+
+def test_no_stage_is_started_after_a_signal_in_spite_of_which_one_came_to_its_end(run):
+    plain = stages({}, {"signal_parent": int(signal.SIGTERM), "deaf": True})
+    run.config.write_text(yaml.safe_dump({"output_dir": str(run.folder), "stages": plain}))
+    ended = subprocess.run([sys.executable, "-c", RUN, "--config", str(run.config)], capture_output=True, text=True)
+    assert ended.returncode == 128 + signal.SIGTERM
+    assert "perceive: finished. Stopped by SIGTERM." in ended.stdout
+    assert not (run.folder / "reason").exists()
+    assert run(plain)[1].count("finished already") == 2
 
 
 def test_two_commands_in_one_folder(run):

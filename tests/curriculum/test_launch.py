@@ -22,9 +22,29 @@ import os; os.rename(sys.argv[1] + ".tmp", sys.argv[1])
 time.sleep(float(sys.argv[2]))
 sys.exit(int(sys.argv[3]))
 """
-SUPERVISOR = (
-    "import sys; from open_r1_vision.curriculum.launch import run_stage; sys.exit(abs(run_stage(sys.argv[1:])))"
-)
+SUPERVISOR = """
+import sys
+from open_r1_vision.curriculum.launch import Interrupted, run_stage
+try:
+    sys.exit(abs(run_stage(sys.argv[1:])))
+except Interrupted as end:
+    print(end.signal, end.code)
+    sys.exit(99)
+"""
+#: A stage that ends well in spite of SIGTERM, and leaves a worker that takes no notice of it for a while.
+DEAF = """
+import signal, subprocess, sys, time
+code = "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); open(%r, 'w'); time.sleep(60)"
+worker = subprocess.Popen([sys.executable, "-c", code % (sys.argv[1] + ".ready")], start_new_session=True)
+signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
+import os
+while not os.path.exists(sys.argv[1] + ".ready"):
+    time.sleep(0.01)
+with open(sys.argv[1] + ".tmp", "w") as file:
+    file.write(str(worker.pid))
+os.rename(sys.argv[1] + ".tmp", sys.argv[1])
+time.sleep(60)
+"""
 
 
 def wait_for(condition, seconds=20):
@@ -51,11 +71,38 @@ def test_workers_that_a_launcher_leaves_behind_are_ended(tmp_path, code):
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
 def test_signals_are_passed_on(tmp_path, number):
     pid_file = tmp_path / "pid"
-    supervisor = subprocess.Popen([sys.executable, "-c", SUPERVISOR, *launcher(pid_file, 60)])
+    words = [sys.executable, "-c", SUPERVISOR, *launcher(pid_file, 60)]
+    supervisor = subprocess.Popen(words, stdout=subprocess.PIPE, text=True)
     wait_for(pid_file.exists)
     supervisor.send_signal(number)
-    assert supervisor.wait(30) == signal.SIGTERM
+    assert supervisor.communicate(timeout=30)[0].split() == [str(int(number)), str(-signal.SIGTERM)]
     assert is_gone(int(pid_file.read_text()))
+
+
+def test_a_second_signal_leaves_no_worker_behind(tmp_path):
+    """It comes while leftovers are being ended, and that takes its time."""
+    pid_file, quick = tmp_path / "pid", "import open_r1_vision.curriculum.launch as l; l._GRACE_SECONDS = 3.0\n"
+    words = [sys.executable, "-c", quick + SUPERVISOR, sys.executable, "-c", DEAF, str(pid_file)]
+    supervisor = subprocess.Popen(words, stdout=subprocess.PIPE, text=True)
+    wait_for(pid_file.exists)
+    (stage,) = psutil.Process(supervisor.pid).children()
+    supervisor.send_signal(signal.SIGINT)
+    wait_for(lambda: is_gone(stage.pid))
+    supervisor.send_signal(signal.SIGINT)
+    # the stage ended well, but somebody wanted an end
+    assert supervisor.communicate(timeout=30)[0].split() == [str(int(signal.SIGINT)), "0"]
+    assert is_gone(int(pid_file.read_text()))
+
+
+def test_a_signal_that_is_ignored_stays_so(tmp_path):
+    """As nohup has it."""
+    pid_file = tmp_path / "pid"
+    words = [sys.executable, "-c", SUPERVISOR, *launcher(pid_file, 2, 7)]
+    nohup = "import os, signal, sys; signal.signal(signal.SIGHUP, signal.SIG_IGN); os.execv(sys.argv[1], sys.argv[1:])"
+    supervisor = subprocess.Popen([sys.executable, "-c", nohup, *words])
+    wait_for(pid_file.exists)
+    supervisor.send_signal(signal.SIGHUP)
+    assert supervisor.wait(30) == 7
 
 
 def test_a_launcher_ends_when_its_supervisor_is_killed(tmp_path):

@@ -2,7 +2,7 @@
 """Run a curriculum, stage by stage; the same command goes on where it was stopped.
 
     python -m open_r1_vision.curriculum --config recipes/starter/pebr_r1.yaml
-    python -m open_r1_vision.curriculum --config recipes/starter/pebr_r1.yaml --dry_run
+    python -m open_r1_vision.curriculum --config recipes/starter/pebr_r1.yaml --dry_run [--verbose]
     python -m open_r1_vision.curriculum status --config recipes/starter/pebr_r1.yaml
     python -m open_r1_vision.curriculum --config recipes/starter/pebr_r1.yaml --seed 1 --output_dir runs/seed1
 
@@ -13,18 +13,22 @@ is given to every stage, over its recipe.
 import argparse
 import difflib
 import shlex
+import signal
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any
 
 from open_r1_vision.arguments import read_recipe
-from open_r1_vision.curriculum.launch import build_command, end_leftovers, run_stage
+from open_r1_vision.curriculum.checks import find_empty_splits, find_faults, find_wrong_names
+from open_r1_vision.curriculum.launch import Interrupted, build_command, end_leftovers, run_stage
 from open_r1_vision.curriculum.recipe import Curriculum, Stage, read_curriculum
-from open_r1_vision.curriculum.state import FAILED, FINISHED, RUNNING, CurriculumState
+from open_r1_vision.curriculum.state import FAILED, FINISHED, INTERRUPTED, RUNNING, CurriculumState
+from open_r1_vision.sampling.records import write_whole
 
 _COMMANDS = ("run", "status")
+_GOES_ON = "The same command goes on from here."
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -33,18 +37,21 @@ def main(argv: Sequence[str] | None = None) -> int:
     command = words.pop(0) if words and words[0] in _COMMANDS else "run"
     args, rest = _build_parser().parse_known_args(words)
     try:
-        faults: list[str] | None = [] if args.dry_run else None
+        only_looks = args.dry_run or command == "status"
+        faults: list[str] | None = [] if only_looks else None
         curriculum = read_curriculum(args.config, args.output_dir, args.processes, _read_overrides(rest), faults)
         state = CurriculumState(curriculum)
         if command == "status":
             _say(state.table())
+            if faults:
+                _say(f"The recipe has {len(faults)} fault(s), and stages may be missing here: --dry_run tells which.")
             return 0
         stages = _select(curriculum, args.start, args.until)
         if args.dry_run:
-            return _rehearse(curriculum, state, stages, faults or [])
+            return _rehearse(curriculum, state, stages, faults or [], args)
         with state.locked():
             end_leftovers(_mark(curriculum))  # of a command that was killed a moment ago
-            _settle_changes(state, args.accept_changes)
+            _settle_changes(state, stages, args.accept_changes)
             return _run(curriculum, state, stages)
     except (ValueError, FileNotFoundError) as error:
         _say(f"error: {error}")
@@ -61,15 +68,16 @@ def _build_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--config", required=True, help="the curriculum's recipe")
     parser.add_argument("--output_dir", help="in place of the recipe's")
-    parser.add_argument("--processes", type=int, help="processes of each stage, in place of the recipe's")
+    parser.add_argument("--processes", type=int, help="processes of every stage, in place of the recipe's")
     parser.add_argument("--from", dest="start", metavar="STAGE", help="begin here; earlier stages must be finished")
     parser.add_argument("--until", metavar="STAGE", help="end after this stage")
     parser.add_argument("--dry_run", "--dry-run", action="store_true", help="check everything and print every command")
+    parser.add_argument("--verbose", action="store_true", help="with --dry_run: print each stage's recipe too")
     parser.add_argument(
         "--accept_changes",
         "--accept-changes",
         action="store_true",
-        help="delete the stages whose settings changed, and those that build on them, and run them anew",
+        help="delete the stages that changed, and those that build on changed or deleted ones, and run them anew",
     )
     return parser
 
@@ -98,22 +106,46 @@ def _select(curriculum: Curriculum, start: str | None, until: str | None) -> lis
     return curriculum.stages[first : last + 1]
 
 
-def _settle_changes(state: CurriculumState, accept: bool) -> None:
-    changes = state.changed()
-    if changes and not accept:
-        raise ValueError(
-            f"The recipe changed since {state.path.parent} was begun: {'; '.join(changes)}. Change it back, set "
-            "another output_dir, or give --accept_changes, which deletes these stages and those that build on them "
-            "and runs them anew."
+def _describe_changes(state: CurriculumState, stages: list[Stage]) -> str:
+    """Why begun stages can't stay as they are, and what to do about it; empty where all can."""
+    stale = state.stale(stages)
+    if not stale:
+        return ""
+    names = ", ".join(stage.name for stage in stale)
+    reasons = []
+    if changes := state.changed():
+        reasons.append(f"The recipe changed since {state.path.parent} was begun: {'; '.join(changes)}.")
+    if lost := state.lost(stages):
+        gone = ", ".join(str(stage.folder) for stage in lost)
+        reasons.append(
+            f"What a finished stage left in {gone} is gone and would be made anew, but {names} build on it."
         )
-    if changes:
-        stale = state.discard_changed()
+    return (
+        f"{' '.join(reasons)} Undo that, set another output_dir, or give --accept_changes, which deletes {names}, to "
+        "be run anew."
+    )
+
+
+def _settle_changes(state: CurriculumState, stages: list[Stage], accept: bool) -> None:
+    message = _describe_changes(state, stages)
+    if message and not accept:
+        raise ValueError(message)
+    if message:
+        stale = state.stale(stages)
+        state.discard(stale)
         _say(f"Deleted, to be run anew: {', '.join(stage.name for stage in stale)}.")
 
 
 def _run(curriculum: Curriculum, state: CurriculumState, stages: list[Stage]) -> int:
+    to_run = [stage for stage in stages if state.of(stage) != FINISHED]
+    if unchecked := state.unchecked(to_run):
+        # a typing error in the last stage would otherwise be found when the others are over
+        wrong = find_wrong_names(curriculum, unchecked)
+        if wrong:
+            raise ValueError("\n".join(wrong))
+        state.note_checked(unchecked)
     for stage in stages:
-        if state.of(stage) == FINISHED:
+        if stage not in to_run:
             _say(f"{stage.name}: finished already")
             continue
         unfinished = [name for name in stage.needs if state.of(curriculum.stage(name)) != FINISHED]
@@ -123,35 +155,49 @@ def _run(curriculum: Curriculum, state: CurriculumState, stages: list[Stage]) ->
                 f"run it first, with --from {unfinished[0]}."
             )
         # also those of stages to come: hours may lie between a split and them
-        empty = _empty_splits(curriculum, state, stages)
+        empty = _empty_splits(stages, _unfinished(curriculum, state))
         if empty:
             raise ValueError("\n".join(empty))
         code = _run_one(curriculum, state, stage)
         if code:
-            _say(f"{stage.name}: ended with exit code {code}. The same command goes on from here.\n{state.table()}")
-            return code if code > 0 else 128 - code
+            _say(state.table())
+            return code
     _say(state.table())
     return 0
 
 
-def _empty_splits(curriculum: Curriculum, state: CurriculumState, stages: list[Stage]) -> list[str]:
-    """What unfinished stages can't read of finished ones, because nothing was left for it."""
-    from open_r1_vision.curriculum.checks import find_empty_splits
+def _unfinished(curriculum: Curriculum, state: CurriculumState, stale: Collection[Stage] = ()) -> set[Path]:
+    """The folders of stages that are still to be run, those that will be deleted included."""
+    return {stage.folder for stage in curriculum.stages if state.of(stage) != FINISHED or stage in stale}
 
-    unfinished = {str(stage.folder) for stage in curriculum.stages if state.of(stage) != FINISHED}
-    to_come = [stage for stage in stages if str(stage.folder) in unfinished]
+
+def _empty_splits(stages: list[Stage], unfinished: set[Path]) -> list[str]:
+    """What unfinished stages can't read of finished ones, because nothing was left for it."""
+    to_come = [stage for stage in stages if stage.folder in unfinished]
     return [f"{stage.name}: {fault}" for stage in to_come for fault in find_empty_splits(stage, unfinished)]
 
 
 def _run_one(curriculum: Curriculum, state: CurriculumState, stage: Stage) -> int:
-    command = build_command(stage.module, _write_recipe(curriculum, stage), stage.processes or curriculum.processes)
-    going_on = "going on with" if state.of(stage) in ("interrupted", FAILED) else "starting"
+    """Run a stage and note what became of it; returns what the command is to end with, 0 to go on."""
+    state.make_way(stage)
+    command = build_command(stage.module, _write_recipe(curriculum, stage), stage.processes)
+    going_on = "going on with" if state.of(stage) in (INTERRUPTED, FAILED) else "starting"
     _say(f"{stage.name}: {going_on} {shlex.join(command)}")
     state.note(stage, RUNNING)
     start = time.monotonic()
-    code = run_stage(command, _mark(curriculum))
-    state.note(stage, FAILED if code else FINISHED, time.monotonic() - start, code)
-    return code
+    number = 0
+    try:
+        code = run_stage(command, _mark(curriculum))
+    except Interrupted as end:
+        code, number = end.code, end.signal
+    became = FINISHED if not code else INTERRUPTED if number else FAILED
+    state.note(stage, became, time.monotonic() - start, code)
+    if number:
+        _say(f"{stage.name}: {became}. Stopped by {signal.Signals(number).name}. {_GOES_ON}")
+        return 128 + number
+    if code:
+        _say(f"{stage.name}: ended with exit code {code}. {_GOES_ON}")
+    return code if code >= 0 else 128 - code
 
 
 def _mark(curriculum: Curriculum) -> str:
@@ -159,31 +205,46 @@ def _mark(curriculum: Curriculum) -> str:
     return str(curriculum.output_dir.resolve())
 
 
-def _rehearse(curriculum: Curriculum, state: CurriculumState, stages: list[Stage], faults: list[str]) -> int:
-    from open_r1_vision.curriculum.checks import find_faults
+def _rehearse(
+    curriculum: Curriculum, state: CurriculumState, stages: list[Stage], faults: list[str], args: argparse.Namespace
+) -> int:
+    import datasets
 
+    datasets.disable_progress_bars()  # they would stand between the lines
     for stage in stages:
-        recipe = curriculum.output_dir / "recipes" / f"{stage.name}.yaml"
-        command = build_command(stage.module, recipe, stage.processes or curriculum.processes)
+        command = build_command(stage.module, _recipe_path(curriculum, stage), stage.processes)
         _say(f"# {stage.name}: {state.of(stage)}\n{shlex.join(command)}")
-        for key, value in stage.settings.items():
-            _say(f"#   {key}: {value}")
+        if stage.takes:
+            _say(f"#   takes {', '.join(f'{key} from {reference}' for key, reference in stage.takes)}")
+        if args.verbose:
+            _say("".join(f"#   {line}\n" for line in _format_recipe(stage).splitlines()))
         faults += [f"{stage.name}: {fault}" for fault in find_faults(curriculum, stage)]
-    faults += _empty_splits(curriculum, state, stages)
-    faults += state.changed()
+    _say("# The recipes are written when their stages start; --verbose shows them.")
+    stale = state.stale(stages)
+    if stale and args.accept_changes:
+        _say(f"To be deleted and run anew: {', '.join(stage.name for stage in stale)}.")
+    elif stale:
+        faults.append(_describe_changes(state, stages))
+    faults += _empty_splits(stages, _unfinished(curriculum, state, stale))
     _say("\n".join(f"fault: {fault}" for fault in faults) or "No faults found. Nothing was started.")
     return 2 if faults else 0
 
 
-def _write_recipe(curriculum: Curriculum, stage: Stage) -> Path:
-    """The recipe that a stage is started with, where a person can read it and start the stage by hand."""
+def _recipe_path(curriculum: Curriculum, stage: Stage) -> Path:
+    return curriculum.output_dir / "recipes" / f"{stage.name}.yaml"
+
+
+def _format_recipe(stage: Stage) -> str:
     import yaml
 
-    path = curriculum.output_dir / "recipes" / f"{stage.name}.yaml"
+    return yaml.safe_dump(stage.settings, sort_keys=False)
+
+
+def _write_recipe(curriculum: Curriculum, stage: Stage) -> Path:
+    """The recipe that a stage is started with, where a person can read it and start the stage by hand."""
+    path = _recipe_path(curriculum, stage)
     path.parent.mkdir(parents=True, exist_ok=True)
-    draft = path.with_suffix(".tmp")
-    draft.write_text(yaml.safe_dump(stage.settings, sort_keys=False), encoding="utf-8")
-    draft.rename(path)
+    write_whole(path, _format_recipe(stage))
     return path
 
 

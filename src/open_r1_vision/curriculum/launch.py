@@ -26,7 +26,20 @@ _PASSED_ON = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 _GRACE_SECONDS = 20.0
 _PR_SET_PDEATHSIG = 1
 #: What torchrun sets for its workers: left over from a caller's torchrun it would mislead ours.
-_LAUNCHER_VARIABLES = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
+LAUNCHER_VARIABLES = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
+
+
+class Interrupted(Exception):
+    """A stage ended after a signal was passed on to it.
+
+    Attributes:
+        signal: the first that came.
+        code: the stage's exit code; 0 where it came to its end nevertheless.
+    """
+
+    def __init__(self, number: int, code: int) -> None:
+        super().__init__(f"interrupted by {signal.Signals(number).name}, exit code {code}")
+        self.signal, self.code = number, code
 
 
 def build_command(module: str, recipe: Path, processes: int) -> list[str]:
@@ -43,16 +56,23 @@ def run_stage(command: Sequence[str], mark: str | None = None) -> int:
     Args:
         command: of the stage.
         mark: what its processes are known by, for :func:`end_leftovers`; by default of this start alone.
+
+    Raises:
+        Interrupted: one of these signals came; the stage is over nevertheless.
     """
     mark = mark or uuid.uuid4().hex
-    environment = {name: value for name, value in os.environ.items() if name not in _LAUNCHER_VARIABLES}
+    environment = {name: value for name, value in os.environ.items() if name not in LAUNCHER_VARIABLES}
     environment[MARK] = mark
     process = subprocess.Popen(command, env=environment, start_new_session=True, preexec_fn=_end_with_parent)
-    try:
-        with _passing_on(process):
-            return process.wait()
-    finally:
-        end_leftovers(mark)
+    with _passing_on(process) as received:
+        try:
+            code = process.wait()
+        finally:
+            # a second signal must not end this process before the leftovers are gone
+            end_leftovers(mark)
+    if received:
+        raise Interrupted(received[0], code)
+    return code
 
 
 def _end_with_parent() -> None:
@@ -62,15 +82,21 @@ def _end_with_parent() -> None:
 
 
 @contextlib.contextmanager
-def _passing_on(process: subprocess.Popen) -> Iterator[None]:
+def _passing_on(process: subprocess.Popen) -> Iterator[list[int]]:
+    """Pass signals on to a process; the list that is given has those that came."""
+    received: list[int] = []
+
     def pass_on(number: int, frame: object) -> None:
+        received.append(number)
         # torchrun ends its workers on SIGTERM; on SIGINT they would all print a traceback
         with contextlib.suppress(ProcessLookupError):
             process.send_signal(signal.SIGTERM)
 
-    before = {number: signal.signal(number, pass_on) for number in _PASSED_ON}
+    # what is ignored, as nohup has it for SIGHUP, stays so
+    heeded = [number for number in _PASSED_ON if signal.getsignal(number) is not signal.SIG_IGN]
+    before = {number: signal.signal(number, pass_on) for number in heeded}
     try:
-        yield
+        yield received
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)

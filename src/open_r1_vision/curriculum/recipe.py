@@ -18,7 +18,7 @@ folder of an earlier stage, `{name.final}` the model in it.
 
 import difflib
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -36,6 +36,8 @@ _KEYS = ("output_dir", "processes", "shared", "stages")
 _STAGE_KEYS = ("name", "run", "recipe", "settings", "processes")
 _NAME = re.compile(r"[a-z][a-z0-9_]*")
 _REFERENCE = re.compile(r"\{([a-z][a-z0-9_]*)\.([a-z_]+)\}")
+#: What was meant as a reference, where it begins with a stage's name.
+_NEARLY_REFERENCE = re.compile(r"\{\s*(\w+)[^{}]*\}")
 
 
 @dataclass(frozen=True)
@@ -47,14 +49,16 @@ class Stage:
         run: one of `ENTRY_POINTS`.
         settings: the recipe that it is started with, references replaced, `output_dir` included.
         needs: names of the stages that it takes something from.
-        processes: how many it runs on; None for as many as the curriculum's.
+        processes: how many it runs on.
+        written: its settings with references as they are written: wherever the curriculum's folder lies.
     """
 
     name: str
     run: str
     settings: dict[str, Any]
     needs: tuple[str, ...] = ()
-    processes: int | None = None
+    processes: int = 1
+    written: dict[str, Any] = field(default_factory=dict)
 
     @property
     def folder(self) -> Path:
@@ -66,6 +70,11 @@ class Stage:
         """The entry point."""
         return ENTRY_POINTS[self.run]
 
+    @property
+    def takes(self) -> list[tuple[str, str]]:
+        """What it takes from earlier stages: keys, dotted where they lie in blocks, and references."""
+        return list(dict.fromkeys(_find_references(self.written)))
+
 
 @dataclass(frozen=True)
 class Curriculum:
@@ -74,7 +83,7 @@ class Curriculum:
     Attributes:
         output_dir: a folder for each stage lies in it.
         stages: in their order.
-        processes: of each stage that does not say otherwise.
+        processes: of a stage that does not say otherwise.
     """
 
     output_dir: Path
@@ -105,36 +114,42 @@ def read_curriculum(
     Args:
         path: the YAML file.
         output_dir: in place of the recipe's.
-        processes: in place of the recipe's.
+        processes: of every stage, in place of the recipe's and of its own.
         overrides: settings of every stage, over its own.
         faults: what is wrong with stages is added to this list in place of an error; the curriculum then lacks the
             stages that can't be read.
 
     Raises:
-        ValueError: no such file, an unknown key, a stage without name or entry point, a name twice, or a reference to
-            what no earlier stage leaves; the message has everything that was found.
+        ValueError: no such file, an unknown key, a stage without name or entry point, a name twice, a reference to
+            what no earlier stage leaves, or an override of a reference; the message has everything that was found.
     """
     plain = _read_yaml(Path(path))
     wrong = _unknown_keys(plain, _KEYS, f"the curriculum {str(path)!r}")
-    folder = Path(output_dir or plain.get("output_dir") or _missing("output_dir", path))
+    folder = Path(output_dir or plain.get("output_dir") or _missing("output_dir", path)).expanduser()
     entries = plain.get("stages")
     if not isinstance(entries, list) or not entries:
         raise ValueError(f"The curriculum {str(path)!r} has no stages: set `stages` to a list of at least one.")
-    shared = _mapping("shared", plain.get("shared"))
-    reader = _StageReader(shared, dict(overrides or {}), folder, wrong)
+    reader = _StageReader(plain, folder, dict(overrides or {}), processes, wrong)
     stages = [stage for number, entry in enumerate(entries, 1) if (stage := reader.read(entry, number)) is not None]
     if wrong and faults is None:
         raise ValueError("\n".join(wrong))
     if faults is not None:
         faults += wrong
-    return Curriculum(folder, stages, _count(processes or plain.get("processes") or 1))
+    return Curriculum(folder, stages, reader.processes)
 
 
 class _StageReader:
     """Reads stages in their order; what is wrong with them goes to `wrong`."""
 
-    def __init__(self, shared: dict, overrides: dict, folder: Path, wrong: list[str]) -> None:
-        self._shared, self._overrides, self._folder, self._wrong = shared, overrides, folder, wrong
+    def __init__(
+        self, plain: dict[str, Any], folder: Path, overrides: dict[str, Any], processes: int | None, wrong: list[str]
+    ) -> None:
+        self._folder, self._overrides, self._wrong = folder, overrides, wrong
+        self._shared = self._attempt(lambda: _mapping("shared", plain.get("shared"))) or {}
+        #: Of all stages, those to come included.
+        self._names = {str(entry.get("name")) for entry in plain["stages"] if isinstance(entry, Mapping)}
+        self._forced = self._count("--processes", processes)
+        self.processes = self._forced or self._count("`processes`", plain.get("processes")) or 1
         #: What each stage so far runs, those that can't be run included.
         self._runs: dict[str, Any] = {}
 
@@ -146,14 +161,16 @@ class _StageReader:
         name, run = entry.get("name"), entry.get("run")
         where = f"stage {name!r}" if name else f"stage {number}"
         self._wrong += _unknown_keys(entry, _STAGE_KEYS, where)
-        settings: dict[str, Any] = {**self._shared}
+        written = dict(self._shared)
         if entry.get("recipe"):
-            settings |= self._try(lambda: _read_yaml(Path(str(entry["recipe"])))) or {}
-        settings |= self._try(lambda: _mapping(f"`settings` of {where}", entry.get("settings"))) or {}
-        settings |= {**self._overrides, "output_dir": str(self._folder / str(name))}
+            written |= self._attempt(lambda: _read_yaml(Path(str(entry["recipe"])))) or {}
+        written |= self._attempt(lambda: _mapping(f"`settings` of {where}", entry.get("settings"))) or {}
+        self._check_overrides(written, where)
+        written |= self._overrides
         needs: dict[str, None] = {}
-        settings = self._resolve(settings, needs, where)
-        count = self._try(lambda: None if entry.get("processes") is None else _count(entry["processes"]))
+        settings = self._resolve({**written, "output_dir": str(self._folder / str(name))}, needs, where)
+        own_count = self._count(f"`processes` of {where}", entry.get("processes"))
+        count = self._forced or own_count or self.processes
         is_new = name not in self._runs
         is_name = isinstance(name, str) and _NAME.fullmatch(name)
         if not is_name:
@@ -167,14 +184,34 @@ class _StageReader:
         self._runs.setdefault(str(name), run)
         if not (is_name and is_new and run in ENTRY_POINTS):
             return None
-        return Stage(str(name), str(run), settings, tuple(needs), count)
+        return Stage(str(name), str(run), settings, tuple(needs), count, written)
 
-    def _try(self, read: Callable[[], Any]) -> Any:
+    def _count(self, what: str, value: Any) -> int | None:
+        """A number of processes; None where there is none, or a wrong one."""
+        if value is None:
+            return None
+        if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+            self._wrong.append(f"{what} is {value!r}: set a whole number of at least 1, or leave it out.")
+            return None
+        return value
+
+    def _attempt(self, read: Callable[[], Any]) -> Any:
+        """What is read; None where it can't be."""
         try:
             return read()
         except ValueError as error:
             self._wrong.append(str(error))
             return None
+
+    def _check_overrides(self, written: dict[str, Any], where: str) -> None:
+        """Refuse what would cut a stage off from those that it builds on."""
+        for key in self._overrides.keys() & written.keys():
+            for place, reference in _find_references({key: written[key]}):
+                self._wrong.append(
+                    f"--{key} is given to every stage, but {where} takes its {place} from an earlier one, as "
+                    f"{reference}, and would no longer build on it: set {key} in the recipe, in the stage that is to "
+                    "have it."
+                )
 
     def _resolve(self, value: Any, needs: dict[str, None], where: str) -> Any:
         """The value with every reference in its strings replaced; the stages named go to `needs`."""
@@ -184,6 +221,14 @@ class _StageReader:
             return [self._resolve(item, needs, where) for item in value]
         if not isinstance(value, str):
             return value
+
+        for match in _NEARLY_REFERENCE.finditer(_REFERENCE.sub("", value)):
+            if match[1] in self._names:
+                product = "folder" if self._runs.get(match[1]) in ("sample", "split") else "final"
+                self._wrong.append(
+                    f"{where} has {match[0]}, which is no reference and would be taken literally: write "
+                    f"{{{match[1]}.{product}}}."
+                )
 
         def replace(match: re.Match) -> str:
             name, product = match.groups()
@@ -245,7 +290,14 @@ def _missing(key: str, path: Any) -> str:
     raise ValueError(f"The curriculum {str(path)!r} has no `{key}`: set it.")
 
 
-def _count(value: Any) -> int:
-    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-        raise ValueError(f"processes is {value!r}: set a whole number of at least 1.")
-    return value
+def _find_references(value: Any, key: str = "") -> Iterator[tuple[str, str]]:
+    """Every reference in a value, after the dotted key where it stands."""
+    if isinstance(value, dict):
+        for name, item in value.items():
+            yield from _find_references(item, f"{key}.{name}" if key else str(name))
+    elif isinstance(value, list):
+        for item in value:
+            yield from _find_references(item, key)
+    elif isinstance(value, str):
+        for match in _REFERENCE.finditer(value):
+            yield key, match[0]
