@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """The command with stages that take no time."""
 
+import signal
+
 import pytest
 import yaml
 from fake_curriculum import FAKE
@@ -22,3 +24,14 @@ def run(tmp_path, monkeypatch, capsys):
 
     run.config, run.folder = tmp_path / "curriculum.yaml", tmp_path / "runs"
     return run
+
+
+@pytest.fixture(autouse=True)
+def signals_as_in_a_terminal():
+    """A test runner in the background ignores some, which the processes that it starts would do too."""
+    ignored = [number for number in (signal.SIGINT, signal.SIGHUP) if signal.getsignal(number) is signal.SIG_IGN]
+    for number in ignored:
+        signal.signal(number, signal.SIG_DFL)
+    yield
+    for number in ignored:
+        signal.signal(number, signal.SIG_IGN)
