@@ -172,7 +172,7 @@ class CurriculumState:
         noted = self._stages.get(stage.name)
         if noted is None:
             return []
-        own = {"run": stage.run}
+        own: dict[str, Any] = {"run": stage.run}
         if noted["state"] != FINISHED and stage.run not in _ON_ANY_PROCESSES:
             own["processes"] = stage.processes
         changes = list_changes({key: noted.get(key) for key in own}, own)
