@@ -19,7 +19,7 @@ from datasets import Dataset
 from PIL import Image
 from trl import GRPOConfig, GRPOTrainer
 
-from open_r1_vision.bench.models import SHAPES, VOCABULARY, build_model, build_processor_for
+from open_r1_vision.bench.models import VOCABULARY, add_model_arguments, build_model, build_processor_for
 from open_r1_vision.starter.model import SPECIAL_TOKENS
 from open_r1_vision.trainers import VisionGRPOConfig, VisionGRPOTrainer
 from open_r1_vision.trainers.processing_once import remembering
@@ -27,22 +27,13 @@ from open_r1_vision.trainers.processing_once import remembering
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The sizes of the run."""
-    parser.add_argument("--shape", choices=list(SHAPES), default="8m", help="of a Qwen2.5-VL with random weights")
-    parser.add_argument("--pixels", type=int, default=448, help="height and width of an image")
-    parser.add_argument("--images", type=int, default=1, help="images of a prompt")
-    parser.add_argument("--prompts", type=int, default=1, help="different prompts of the batch")
-    parser.add_argument("--generations", type=int, default=8, help="completions of each prompt, G")
-    parser.add_argument("--tokens", type=int, default=64, help="most tokens of a completion")
+    add_model_arguments(parser)
     parser.add_argument(
         "--ending-share",
         type=float,
         default=0.0,
         help="share of the vocabulary that ends a completion, so about the chance at each token; 0 lets all run on",
     )
-    parser.add_argument("--repeats", type=int, default=5, help="measurements of each, after one that doesn't count")
-    parser.add_argument("--threads", type=int, default=1, help="of torch, on the CPU")
-    parser.add_argument("--dtype", choices=["float32", "bfloat16"], default="float32")
-    parser.add_argument("--device", choices=["cpu", "cuda"], default="cuda" if torch.cuda.is_available() else "cpu")
 
 
 def run(args: argparse.Namespace) -> list[dict[str, Any]]:

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Models with random weights in the shapes that are measured, and their processor."""
 
+import argparse
 from typing import Any
 
 import torch
@@ -30,6 +31,20 @@ SHAPES: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     ),
 }
 VOCABULARY = {"tiny": 512, "8m": 512, "3b": 151936}
+
+
+def add_model_arguments(parser: argparse.ArgumentParser) -> None:
+    """What benchmarks say of the model, its batch and its device."""
+    parser.add_argument("--shape", choices=list(SHAPES), default="8m", help="of a Qwen2.5-VL with random weights")
+    parser.add_argument("--pixels", type=int, default=448, help="height and width of an image, a multiple of 28")
+    parser.add_argument("--images", type=int, default=1, help="images of a prompt")
+    parser.add_argument("--prompts", type=int, default=1, help="different prompts of the batch")
+    parser.add_argument("--generations", type=int, default=8, help="completions of each prompt, G")
+    parser.add_argument("--tokens", type=int, default=64, help="most tokens of a completion")
+    parser.add_argument("--repeats", type=int, default=5, help="measurements of each, after one that doesn't count")
+    parser.add_argument("--threads", type=int, default=1, help="of torch, on the CPU")
+    parser.add_argument("--dtype", choices=["float32", "bfloat16"], default="float32")
+    parser.add_argument("--device", choices=["cpu", "cuda"], default="cuda" if torch.cuda.is_available() else "cpu")
 
 
 def build_model(shape: str, device: str, dtype: torch.dtype) -> Any:

@@ -21,7 +21,7 @@ from datasets import Dataset
 from PIL import Image
 from trl import GRPOConfig, GRPOTrainer
 
-from open_r1_vision.bench.models import SHAPES, VOCABULARY, build_model, build_processor_for
+from open_r1_vision.bench.models import VOCABULARY, add_model_arguments, build_model, build_processor_for
 from open_r1_vision.starter.model import SPECIAL_TOKENS
 from open_r1_vision.trainers import VisionGRPOConfig, VisionGRPOTrainer
 
@@ -30,18 +30,9 @@ _STATUS, _CLEAR = Path("/proc/self/status"), Path("/proc/self/clear_refs")
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The sizes of the run."""
-    parser.add_argument("--shape", choices=list(SHAPES), default="8m", help="of a Qwen2.5-VL with random weights")
-    parser.add_argument("--pixels", type=int, default=448, help="height and width of an image, a multiple of 28")
-    parser.add_argument("--images", type=int, default=1, help="images of a prompt")
-    parser.add_argument("--prompts", type=int, default=1, help="different prompts of the micro-batch")
-    parser.add_argument("--generations", type=int, default=8, help="completions of each prompt, G")
-    parser.add_argument("--tokens", type=int, default=64, help="tokens of each completion")
-    parser.add_argument("--repeats", type=int, default=5, help="measurements of each, after one that doesn't count")
-    parser.add_argument("--threads", type=int, default=1, help="of torch, on the CPU")
-    parser.add_argument("--dtype", choices=["float32", "bfloat16"], default="float32")
+    add_model_arguments(parser)
     parser.add_argument("--attention", default="sdpa", help="attention implementation of transformers")
     parser.add_argument("--gradient-checkpointing", action="store_true", help="compute layers again going back")
-    parser.add_argument("--device", choices=["cpu", "cuda"], default="cuda" if torch.cuda.is_available() else "cpu")
 
 
 def run(args: argparse.Namespace) -> list[dict[str, Any]]:
