@@ -16,7 +16,7 @@ from transformers.models.auto.image_processing_auto import AutoImageProcessor
 from open_r1_vision.dual_encoder import load_dual_encoder
 from open_r1_vision.importing import import_callable
 from open_r1_vision.rewards import clip_reward
-from open_r1_vision.starter import digits, dual_encoder, train_dual_encoder
+from open_r1_vision.starter import digits, dual_encoder, model, train_dual_encoder
 from open_r1_vision.starter.dual_encoder import corrupt, draw_foreign
 from open_r1_vision.starter.train_dual_encoder import (
     DescriptionCollator,
@@ -99,7 +99,7 @@ def test_what_ships_is_small_and_whole(shipped):
 
 
 def test_a_missing_encoder_names_the_command(tmp_path, monkeypatch):
-    monkeypatch.setattr(dual_encoder.resources, "files", lambda package: tmp_path)
+    monkeypatch.setattr(model.resources, "files", lambda package: tmp_path)
     with pytest.raises(FileNotFoundError, match="Make it with `python -m open_r1_vision.starter.train_dual_encoder"):
         dual_encoder.dual_encoder()
 

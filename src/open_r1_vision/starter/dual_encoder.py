@@ -7,8 +7,6 @@ path. `corrupt` makes the wrong descriptions that it was trained to tell from ri
 
 import random
 from collections.abc import Callable
-from importlib import resources
-from pathlib import Path
 
 import torch
 from tokenizers import pre_tokenizers, processors
@@ -16,7 +14,7 @@ from transformers import CLIPConfig, CLIPModel, PreTrainedTokenizerFast
 from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
 
 from open_r1_vision.starter import digits
-from open_r1_vision.starter.model import VOCABULARY_SIZE, build_tokenizer
+from open_r1_vision.starter.model import VOCABULARY_SIZE, build_tokenizer, find_shipped
 from open_r1_vision.starter.page import CELL_PIXELS, LONGEST_CAPTION, PAGE_PIXELS, draw_cells
 
 LINE_BREAK = ";"
@@ -28,13 +26,8 @@ MOST_EDITS = 4
 
 def dual_encoder() -> str:
     """Folder of the dual encoder that `recipes/starter/dual_encoder.yaml` made."""
-    folder = Path(str(resources.files("open_r1_vision.starter"))) / "encoder"
-    if not (folder / "config.json").is_file():
-        raise FileNotFoundError(
-            f"The starter's dual encoder is not in {folder}. Make it with "
-            "`python -m open_r1_vision.starter.train_dual_encoder --config recipes/starter/dual_encoder.yaml`."
-        )
-    return str(folder)
+    command = "python -m open_r1_vision.starter.train_dual_encoder --config recipes/starter/dual_encoder.yaml"
+    return find_shipped("encoder", "dual encoder", command)
 
 
 def new_dual_encoder(seed: int = 0) -> tuple[CLIPModel, CLIPImageProcessorPil, PreTrainedTokenizerFast]:

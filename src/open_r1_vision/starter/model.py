@@ -59,13 +59,25 @@ CHAT_TEMPLATE = (
 
 def policy() -> str:
     """Folder of the checkpoint that `recipes/starter/warm_up.yaml` made."""
-    folder = Path(str(resources.files("open_r1_vision.starter"))) / "checkpoint"
-    if not (folder / "config.json").is_file():
-        raise FileNotFoundError(
-            f"The starter's checkpoint is not in {folder}. Make it with "
-            "`torchrun --nproc_per_node=2 -m open_r1_vision.sft --config recipes/starter/warm_up.yaml`."
-        )
-    return str(folder)
+    command = "torchrun --nproc_per_node=2 -m open_r1_vision.sft --config recipes/starter/warm_up.yaml"
+    return find_shipped("checkpoint", "checkpoint", command)
+
+
+def find_shipped(folder: str, what: str, command: str) -> str:
+    """A model folder of the package.
+
+    Args:
+        folder: its name.
+        what: what it holds, for the message.
+        command: what made it.
+
+    Raises:
+        FileNotFoundError: the package came without it.
+    """
+    path = Path(str(resources.files("open_r1_vision.starter"))) / folder
+    if not (path / "config.json").is_file():
+        raise FileNotFoundError(f"The starter's {what} is not in {path}. Make it with `{command}`.")
+    return str(path)
 
 
 def new_policy(seed: int = 0) -> str:

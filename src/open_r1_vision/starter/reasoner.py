@@ -6,8 +6,6 @@ r"""The starter's text reasoner: the language part of its policy, taught to answ
 """
 
 import tempfile
-from importlib import resources
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -19,7 +17,7 @@ from transformers import (
     LlamaForCausalLM,
 )
 
-from open_r1_vision.starter.model import CHAT_TEMPLATE, policy
+from open_r1_vision.starter.model import CHAT_TEMPLATE, find_shipped, policy
 
 #: What both architectures call alike. Without images, Qwen2.5-VL's positions are Llama's.
 _SHARED_SETTINGS = (
@@ -31,13 +29,8 @@ _SHARED_SETTINGS = (
 
 def reader() -> str:
     """Folder of the reasoner that `recipes/starter/reasoner.yaml` made."""
-    folder = Path(str(resources.files("open_r1_vision.starter"))) / "reader"
-    if not (folder / "config.json").is_file():
-        raise FileNotFoundError(
-            f"The starter's reasoner is not in {folder}. Make it with "
-            "`torchrun --nproc_per_node=2 -m open_r1_vision.sft --config recipes/starter/reasoner.yaml`."
-        )
-    return str(folder)
+    command = "torchrun --nproc_per_node=2 -m open_r1_vision.sft --config recipes/starter/reasoner.yaml"
+    return find_shipped("reader", "reasoner", command)
 
 
 def from_policy() -> str:
