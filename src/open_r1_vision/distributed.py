@@ -72,10 +72,14 @@ def end_with_launcher() -> None:
 
     Without torchrun nothing changes: a process that was started in a terminal may outlive it.
     """
-    if "TORCHELASTIC_RUN_ID" not in os.environ:
-        return
+    if "TORCHELASTIC_RUN_ID" in os.environ:
+        end_with_parent(signal.SIGKILL)
+
+
+def end_with_parent(number: int) -> None:
+    """Let this process get a signal when the one that started it dies."""
     with contextlib.suppress(OSError, AttributeError):  # other systems than Linux have no such call
-        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, number)
 
 
 def finish(code: int = 0) -> None:

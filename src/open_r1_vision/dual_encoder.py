@@ -6,7 +6,6 @@ A text is cut at the length that the encoder was made for. Encoders with a branc
 """
 
 import functools
-import hashlib
 import inspect
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from pathlib import Path
@@ -22,6 +21,7 @@ from transformers import AutoConfig, AutoModel, AutoModelForCausalLM, AutoTokeni
 # transformers itself gives this name only where there is torchvision; the class falls back to PIL
 from transformers.models.auto.image_processing_auto import AutoImageProcessor
 
+from open_r1_vision.image_keys import image_key
 from open_r1_vision.importing import import_callable, is_dotted_path
 from open_r1_vision.models import without_zero3
 
@@ -69,9 +69,7 @@ class DualEncoder:
         pictures = [_decode(image) for image, _ in pairs]
         texts = [text for _, text in pairs]
         length = max_tokens or self.max_tokens
-        image_vectors = _encode_once(
-            pictures, _picture_key, lambda batch: self._encode_images(batch, squash), batch_size
-        )
+        image_vectors = _encode_once(pictures, image_key, lambda batch: self._encode_images(batch, squash), batch_size)
         text_vectors = _encode_once(
             texts, lambda text: text, lambda batch: self._encode_texts(batch, length), batch_size
         )
@@ -194,10 +192,6 @@ def _decode(image: Any) -> Picture:
         (encoded,) = encode_images([image], ".")
         image = Image().decode_example(encoded)
     return image.convert("RGB")
-
-
-def _picture_key(picture: Picture) -> Hashable:
-    return picture.size, hashlib.blake2b(picture.tobytes(), digest_size=16).digest()
 
 
 def _normalise(features: Any) -> torch.Tensor:

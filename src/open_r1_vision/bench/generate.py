@@ -13,13 +13,19 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
-import numpy as np
 import torch
-from datasets import Dataset
 from PIL import Image
 from trl import GRPOConfig, GRPOTrainer
 
-from open_r1_vision.bench.models import VOCABULARY, add_model_arguments, build_model, build_processor_for
+from open_r1_vision.bench.models import (
+    VOCABULARY,
+    add_model_arguments,
+    build_model,
+    build_processor_for,
+    draw_prompts,
+    trainer_inputs,
+    trainer_options,
+)
 from open_r1_vision.starter.model import SPECIAL_TOKENS
 from open_r1_vision.trainers import VisionGRPOConfig, VisionGRPOTrainer
 from open_r1_vision.trainers.processing_once import remembering
@@ -116,23 +122,16 @@ def _build_trainers(args: argparse.Namespace, folder: str) -> dict[str, Any]:
     ends = range(VOCABULARY[args.shape] - num_ends, VOCABULARY[args.shape])
     generation_kwargs: dict[str, Any] = {"suppress_tokens": list(range(len(SPECIAL_TOKENS)))}
     options: dict[str, Any] = {
-        "output_dir": folder,
-        "per_device_train_batch_size": args.generations,
-        "num_generations": args.generations,
-        "max_completion_length": args.tokens,
-        "bf16": False,
-        "use_cpu": args.device == "cpu",
-        "report_to": [],
+        **trainer_options(args, folder),
         "generation_kwargs": generation_kwargs,
     }
-    dataset = Dataset.from_list([{"prompt": [{"role": "user", "content": "?"}], "images": []}])
     trainers: dict[str, Any] = {}
     for name, trainer_class, config_class in (
         ("stock", GRPOTrainer, GRPOConfig),
         ("ours", VisionGRPOTrainer, VisionGRPOConfig),
     ):
         arguments: Any = config_class(**options)
-        trainer: Any = trainer_class(model, _no_reward, arguments, train_dataset=dataset, processing_class=processor)
+        trainer: Any = trainer_class(model, args=arguments, processing_class=processor, **trainer_inputs())
         trainer.eos_token_ids = [*trainer.eos_token_ids, *ends]
         trainer.generation_config.eos_token_id = trainer.eos_token_ids
         trainers[name] = trainer
@@ -141,20 +140,17 @@ def _build_trainers(args: argparse.Namespace, folder: str) -> dict[str, Any]:
 
 def _build_chats(args: argparse.Namespace) -> list[list[dict]]:
     """The rows of a generation batch, each prompt's copies with copies of its images, as a data set gives them."""
-    rng = np.random.default_rng(0)
-    size = (args.pixels, args.pixels, 3)
-    pixels = [[rng.integers(0, 255, size, dtype=np.uint8) for _ in range(args.images)] for _ in range(args.prompts)]
     return [
         [
             {
                 "role": "user",
                 "content": [
-                    *({"type": "image", "image": Image.fromarray(array)} for array in of_prompt),
-                    {"type": "text", "text": f"What does picture {index} show? Say it in a few words."},
+                    *({"type": "image", "image": Image.fromarray(array)} for array in arrays),
+                    {"type": "text", "text": question},
                 ],
             }
         ]
-        for index, of_prompt in enumerate(pixels)
+        for arrays, question in draw_prompts(args)
         for _ in range(args.generations)
     ]
 
@@ -165,7 +161,3 @@ def _process(processor: Any, chats: list[list[dict]]) -> None:
     texts = [processor.apply_chat_template(chat, add_generation_prompt=True, tokenize=False) for chat in chats]
     images = [[part["image"] for part in chat[0]["content"] if part["type"] == "image"] for chat in chats]
     processor(images=images if any(images) else None, text=texts, padding=True, return_tensors="pt")
-
-
-def _no_reward(completions: list, **columns: Any) -> list[float | None]:
-    return [0.0] * len(completions)

@@ -1,10 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Models with random weights in the shapes that are measured, and their processor."""
+"""What is measured: models with random weights, their processor, and what both trainers get."""
 
 import argparse
 from typing import Any
 
+import numpy as np
 import torch
+from datasets import Dataset
 from transformers import Qwen2_5_VLConfig, Qwen2_5_VLForConditionalGeneration
 
 from open_r1_vision.starter.model import SPECIAL_TOKENS, build_processor, build_tokenizer
@@ -47,6 +49,38 @@ def add_model_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--device", choices=["cpu", "cuda"], default="cuda" if torch.cuda.is_available() else "cpu")
 
 
+def trainer_options(args: argparse.Namespace, folder: str) -> dict[str, Any]:
+    """What the configs of both trainers have in common."""
+    return {
+        "output_dir": folder,
+        "per_device_train_batch_size": args.generations,
+        "num_generations": args.generations,
+        "max_completion_length": args.tokens,
+        "bf16": False,
+        "use_cpu": args.device == "cpu",
+        "report_to": [],
+    }
+
+
+def trainer_inputs() -> dict[str, Any]:
+    """What both trainers want and no benchmark looks at: a row, and a reward."""
+    rows = Dataset.from_list([{"prompt": [{"role": "user", "content": "?"}], "images": []}])
+    return {"reward_funcs": _no_reward, "train_dataset": rows}
+
+
+def draw_prompts(args: argparse.Namespace) -> list[tuple[list[np.ndarray], str]]:
+    """The images, of shape (pixels, pixels, 3), and the question of each prompt; the same at each call."""
+    rng = np.random.default_rng(0)
+    size = (args.pixels, args.pixels, 3)
+    return [
+        (
+            [rng.integers(0, 255, size, dtype=np.uint8) for _ in range(args.images)],
+            f"What does picture {index} show? Say it in a few words.",
+        )
+        for index in range(args.prompts)
+    ]
+
+
 def build_model(shape: str, device: str, dtype: torch.dtype) -> Any:
     """A model with random weights, the same at each call."""
     text, vision = SHAPES[shape]
@@ -86,3 +120,7 @@ def build_processor_for(pixels: int) -> Any:
     area = pixels**2
     processor.image_processor.size = {"shortest_edge": min(area, 56 * 56), "longest_edge": area}
     return processor
+
+
+def _no_reward(completions: list, **columns: Any) -> list[float]:
+    return [0.0] * len(completions)

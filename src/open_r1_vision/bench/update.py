@@ -15,13 +15,19 @@ import time
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
-from datasets import Dataset
 from PIL import Image
 from trl import GRPOConfig, GRPOTrainer
 
-from open_r1_vision.bench.models import VOCABULARY, add_model_arguments, build_model, build_processor_for
+from open_r1_vision.bench.models import (
+    VOCABULARY,
+    add_model_arguments,
+    build_model,
+    build_processor_for,
+    draw_prompts,
+    trainer_inputs,
+    trainer_options,
+)
 from open_r1_vision.starter.model import SPECIAL_TOKENS
 from open_r1_vision.trainers import VisionGRPOConfig, VisionGRPOTrainer
 
@@ -136,16 +142,9 @@ def _gradient(model: Any) -> torch.Tensor:
 
 def _build_trainers(args: argparse.Namespace, folder: str) -> dict[str, Any]:
     options: dict[str, Any] = {
-        "output_dir": folder,
-        "per_device_train_batch_size": args.generations,
-        "num_generations": args.generations,
-        "max_completion_length": args.tokens,
-        "bf16": False,
-        "use_cpu": args.device == "cpu",
-        "report_to": [],
+        **trainer_options(args, folder),
         "gradient_checkpointing": args.gradient_checkpointing,
     }
-    dataset = Dataset.from_list([{"prompt": [{"role": "user", "content": "?"}], "images": []}])
     classes: dict[str, tuple[Any, Any]] = {
         "stock": (GRPOTrainer, GRPOConfig(**options)),
         "ours": (VisionGRPOTrainer, VisionGRPOConfig(**options, shared_prefix=True)),
@@ -156,10 +155,9 @@ def _build_trainers(args: argparse.Namespace, folder: str) -> dict[str, Any]:
         model.set_attn_implementation(args.attention)
         trainers[name] = trainer_class(
             model.train(),
-            _no_reward,
-            arguments,
-            train_dataset=dataset,
+            args=arguments,
             processing_class=build_processor_for(args.pixels),
+            **trainer_inputs(),
         )
         # a gradient-accumulating loop sets it
         trainers[name].current_gradient_accumulation_steps = 1
@@ -168,13 +166,11 @@ def _build_trainers(args: argparse.Namespace, folder: str) -> dict[str, Any]:
 
 def _build_batch(args: argparse.Namespace) -> dict[str, Any]:
     """A scored micro-batch with random completions and advantages, in which all rows are of one length."""
-    rng = np.random.default_rng(0)
     processor = build_processor_for(args.pixels)
     texts, images = [], []
-    for index in range(args.prompts):
-        arrays = [rng.integers(0, 255, (args.pixels, args.pixels, 3), dtype=np.uint8) for _ in range(args.images)]
+    for arrays, question in draw_prompts(args):
         images += [[Image.fromarray(array) for array in arrays]] * args.generations
-        text = {"type": "text", "text": f"What does picture {index} show? Say it in a few words."}
+        text = {"type": "text", "text": question}
         chat = [{"role": "user", "content": [{"type": "image"}] * args.images + [text]}]
         texts += [processor.apply_chat_template(chat, add_generation_prompt=True)] * args.generations
     encoded = processor(text=texts, images=images, padding=True, padding_side="left", return_tensors="pt")
@@ -193,7 +189,3 @@ def _build_batch(args: argparse.Namespace) -> dict[str, Any]:
         "num_items_in_batch": torch.tensor(completions.numel()),
     }
     return {**{name: value.to(args.device) for name, value in batch.items()}, "num_images": [args.images] * len(texts)}
-
-
-def _no_reward(completions: list, **columns: Any) -> list[float]:
-    return [0.0] * len(completions)

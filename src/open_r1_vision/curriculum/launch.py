@@ -8,7 +8,7 @@ folder does, before it starts anything.
 """
 
 import contextlib
-import ctypes
+import functools
 import os
 import signal
 import subprocess
@@ -20,11 +20,12 @@ from pathlib import Path
 
 import psutil
 
+from open_r1_vision.distributed import end_with_parent
+
 #: Names the processes of one start, or of one folder, in their environment.
 MARK = "OPEN_R1_VISION_STAGE"
 _PASSED_ON = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 _GRACE_SECONDS = 20.0
-_PR_SET_PDEATHSIG = 1
 #: What torchrun sets for its workers: left over from a caller's torchrun it would mislead ours.
 LAUNCHER_VARIABLES = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
 
@@ -63,7 +64,9 @@ def run_stage(command: Sequence[str], mark: str | None = None) -> int:
     mark = mark or uuid.uuid4().hex
     environment = {name: value for name, value in os.environ.items() if name not in LAUNCHER_VARIABLES}
     environment[MARK] = mark
-    process = subprocess.Popen(command, env=environment, start_new_session=True, preexec_fn=_end_with_parent)
+    # on SIGTERM torchrun ends its workers
+    end = functools.partial(end_with_parent, signal.SIGTERM)
+    process = subprocess.Popen(command, env=environment, start_new_session=True, preexec_fn=end)
     with _passing_on(process) as received:
         try:
             code = process.wait()
@@ -73,12 +76,6 @@ def run_stage(command: Sequence[str], mark: str | None = None) -> int:
     if received:
         raise Interrupted(received[0], code)
     return code
-
-
-def _end_with_parent() -> None:
-    """In the child: SIGTERM when the parent dies, by which torchrun ends its workers."""
-    with contextlib.suppress(OSError, AttributeError):
-        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
 
 
 @contextlib.contextmanager
