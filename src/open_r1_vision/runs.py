@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from open_r1_vision import checkpoints
+from open_r1_vision.files import write_whole
 from open_r1_vision.reasoners.config import DECIDING
 
 RUN_FILE = "run.json"
@@ -135,10 +136,7 @@ def take_run(output_dir: Path, obsolete: bool = False) -> TextIO:
 def write_run(output_dir: Path, settings: dict[str, Any]) -> None:
     """Note whose folder this is."""
     output_dir.mkdir(parents=True, exist_ok=True)
-    text = json.dumps(comparable(settings), indent=1, sort_keys=True)
-    draft = output_dir / f".{RUN_FILE}.tmp"
-    draft.write_text(text, encoding="utf-8")
-    draft.rename(output_dir / RUN_FILE)
+    write_whole(output_dir / RUN_FILE, json.dumps(comparable(settings), indent=1, sort_keys=True))
 
 
 def comparable(settings: dict[str, Any]) -> dict[str, Any]:
