@@ -18,7 +18,7 @@ from open_r1_vision.reasoners.interface import Outcome, Reply
 from open_r1_vision.reasoners.keys import read_key
 from open_r1_vision.reasoners.loop import LoopThread
 from open_r1_vision.sampling.draws import Draw, Prompt, seed_of
-from open_r1_vision.sampling.options import SampleArguments
+from open_r1_vision.sampling.options import DrawArguments
 
 
 class EndpointSampler:
@@ -38,7 +38,7 @@ class EndpointSampler:
     #: So that the server has requests while the last ones of a batch are waited for.
     num_ahead = 4
 
-    def __init__(self, options: SampleArguments, model: str | None) -> None:
+    def __init__(self, options: DrawArguments, model: str | None) -> None:
         self._options = options
         config = options.endpoint_config()
         probe = EndpointReasoner(config)
@@ -81,7 +81,8 @@ class EndpointSampler:
         outcome = await self._client.ask(messages, seed, deadline, _as_it_is)
         if not isinstance(outcome, Reply):
             return Draw(row_id, sample, None, failure=str(outcome))
-        return Draw(row_id, sample, outcome.text, None, "length" if outcome.finish_reason == "length" else "stop")
+        ended = "length" if outcome.finish_reason == "length" else "stop"
+        return Draw(row_id, sample, outcome.text, outcome.num_tokens, ended)
 
     def _messages(self, prompt: Prompt) -> list[dict[str, Any]]:
         return [{"role": message["role"], "content": self._content(message["content"])} for message in prompt.chat]
