@@ -61,7 +61,7 @@ class Record:
         score: in [0, 1]; None where there is no gold.
         judged_by: one of `JUDGES`.
         status: one of `STATUSES`.
-        tokens: generated.
+        tokens: generated; None where a server does not say.
         seed: of the sample; None where it was greedy.
         cluster: of the item.
     """
@@ -78,7 +78,7 @@ class Record:
     score: float | None
     judged_by: str
     status: str
-    tokens: int
+    tokens: int | None
     seed: int | None
     cluster: str | None
 
