@@ -2,8 +2,8 @@
 """A text model that judges the answers which the rule finds wrong: 0 or 1, at temperature 0, from a cache on disk.
 
 The rule comes first. Where it gives full marks it is sure, and nobody else is asked. What it finds wrong may be right
-in words that it can't read, and a reply in which it finds no answer may hold one all the same: these are what the judge
-is shown. So it can only raise a score, and the summary says by how much.
+in words that it can't read, and a reply in which it finds no answer may hold one all the same: these are what the
+judge is shown. So it can only raise a score, and the summary says by how much.
 
 What it is shown stands in a fence, see :mod:`open_r1_vision.reasoners.fencing`. A judge that fails gives no verdict:
 the score stays the rule's, `judged_by` becomes `none`, and the next start of the run asks again.

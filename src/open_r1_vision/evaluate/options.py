@@ -110,7 +110,7 @@ class RunOptions:
         """Whether samples are drawn by chance."""
         return self.backend == "three_step" or self.temperature > 0
 
-    def prompt_texts(self) -> tuple[str | None, str | None]:
+    def prompt_texts(self) -> dict[str, str | None]:
         """System prompt and template of the user's message, read.
 
         Raises:
@@ -118,10 +118,10 @@ class RunOptions:
         """
         from open_r1_vision.prompts import load_prompt, load_template
 
-        return (
-            load_prompt(self.system_prompt) if self.system_prompt else None,
-            load_template(self.user_prompt, "problem") if self.user_prompt else None,
-        )
+        return {
+            "system_prompt": load_prompt(self.system_prompt) if self.system_prompt else None,
+            "user_prompt": load_template(self.user_prompt, "problem") if self.user_prompt else None,
+        }
 
     def server_block(self) -> dict[str, Any]:
         """The server's settings, as a reasoner's block."""
@@ -201,6 +201,22 @@ class RunOptions:
                 "--system_prompt and --user_prompt change how an item is asked, and --prompt_style benchmark asks as "
                 "the benchmark's authors do: give --prompt_style method too, or leave them out."
             )
+
+
+def read_training_recipe(path: str) -> dict[str, Any]:
+    """What a training recipe says of the way in which its model is asked, as options of a run.
+
+    Raises:
+        ValueError: it can't be read.
+    """
+    from open_r1_vision.arguments import read_recipe
+
+    said = read_recipe(["--config", path]).as_plain()
+    names = ("system_prompt", "user_prompt", "min_pixels", "max_pixels", "stop_token")
+    options = {name: said[name] for name in names if said.get(name) is not None}
+    if said.get("max_completion_length") is not None:
+        options["max_tokens"] = said["max_completion_length"]
+    return {"prompt_style": "method", **options}
 
 
 def output_folder(options: RunOptions, benchmark: str) -> Path:

@@ -17,7 +17,6 @@ from open_r1_vision.evaluate import backends
 from open_r1_vision.evaluate.items import Benchmark, Item, Record
 from open_r1_vision.evaluate.judge import Judge, judge_config, judge_failed, judge_settings, needs_judge
 from open_r1_vision.evaluate.options import RunOptions, output_folder
-from open_r1_vision.evaluate.prompting import item_chat
 from open_r1_vision.evaluate.records import RunFolder, hash_data, hash_messages, list_versions
 from open_r1_vision.evaluate.summary import Summary, summarise, write_summary
 from open_r1_vision.sampling.draws import Draw, Prompt, Sampler
@@ -79,7 +78,9 @@ def read_items(options: RunOptions, benchmark: Benchmark) -> list[Item]:
     Raises:
         ValueError: none, or an index that stands for several.
     """
-    items = benchmark.read(Path(options.data or ""))
+    if options.data is None and benchmark.needs_file:
+        raise ValueError(f"{benchmark.name} needs its data: give the file with --data.")
+    items = benchmark.read(None if options.data is None else Path(options.data))
     twice = [index for index, count in Counter(item.index for item in items).items() if count > 1]
     if twice:
         raise ValueError(
@@ -99,7 +100,6 @@ def run_settings(options: RunOptions, benchmark: Benchmark, num_items: int, judg
     Raises:
         ValueError: settings that can't work.
     """
-    system_prompt, user_prompt = options.prompt_texts()
     return {
         "benchmark": benchmark.name,
         "model": options.model,
@@ -107,8 +107,7 @@ def run_settings(options: RunOptions, benchmark: Benchmark, num_items: int, judg
         "weights": _fingerprint(options),
         "backend": options.backend,
         "prompt_style": options.prompt_style,
-        "system_prompt": system_prompt,
-        "user_prompt": user_prompt,
+        **options.prompt_texts(),
         "num_items": num_items,
         "num_samples": backends.num_samples(options),
         **backends.backend_settings(options),
@@ -287,7 +286,7 @@ class _Work:
         prompts, shas, refused = [], {}, []
         for item in items:
             try:
-                chat = item_chat(self._benchmark, item, self._options.prompt_style, *self._texts)
+                chat = self._benchmark.messages(item, self._options.prompt_style, **self._texts)
             except (ValueError, OSError) as error:
                 shas[item.index] = ""
                 samples = [sample for sample in range(self._num_samples) if (item.index, sample) in missing]
@@ -325,8 +324,3 @@ def _fingerprint(options: RunOptions) -> str | None:
 
     assert options.model is not None  # options refuse to be without one
     return fingerprint(find_model(options.model))
-
-
-def rerun_needed(records: Sequence[Record]) -> bool:
-    """Whether the same command may still change something: samples or verdicts that failed."""
-    return any(record.status == "failed" or judge_failed(record) for record in records)

@@ -63,6 +63,11 @@ class Summary:
         """Samples altogether."""
         return sum(self.status.values())
 
+    @property
+    def num_unfinished(self) -> int:
+        """Samples without reply, and verdicts that are missing: the same command asks for them again."""
+        return self.status["failed"] + (self.judge["failed"] if self.judge else 0)
+
     def __str__(self) -> str:
         return format_summary(self)
 
