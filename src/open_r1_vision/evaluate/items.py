@@ -23,7 +23,7 @@ class Item:
         images: PIL images, or callables without argument that give one, decoded when needed.
         answer: the gold answer; None where the split has none.
         options: text by letter; empty where the answer is free.
-        fields: every other column of the source, strings kept as they are.
+        fields: the columns of the source but its images, strings kept as they are.
         cluster: items of one cluster share a source, such as an image or a problem; None for an independent item.
     """
 
