@@ -11,6 +11,7 @@ A run that was stopped goes on when its command is given again.
 """
 
 import argparse
+import importlib
 import signal
 import sys
 import typing
@@ -61,16 +62,16 @@ def run(args: argparse.Namespace) -> int:
 
 def list_benchmarks(args: argparse.Namespace) -> int:
     """List the benchmarks."""
+    from open_r1_vision.evaluate import benchmarks
     from open_r1_vision.evaluate.benchmarks import find, names
 
-    found = [(name, find(name)) for name in names()]
-    rows = [("benchmark", "VLMEvalKit's data", "what it is")]
-    for name, benchmark in found:
-        about = (sys.modules[type(benchmark).__module__].__doc__ or "").partition("\n")[0]
-        rows.append((name, ", ".join(getattr(benchmark, "kit_names", ())), about))
-    widths = [max(len(row[column]) for row in rows) for column in (0, 1)]
-    for name, kit, about in rows:
-        sys.stdout.write(f"{name:<{widths[0]}}  {kit:<{widths[1]}}  {about}\n")
+    width = max(map(len, names()))
+    for name in names():
+        benchmark = find(name)
+        about = (importlib.import_module(f"{benchmarks.__name__}.{benchmarks.FILES[name]}").__doc__ or "").strip()
+        sys.stdout.write(f"{name:<{width}}  {about.splitlines()[0]}\n")
+        if kit := ", ".join(getattr(benchmark, "kit_names", ())):
+            sys.stdout.write(f"{'':<{width}}  VLMEvalKit: {kit}\n")
     return 0
 
 

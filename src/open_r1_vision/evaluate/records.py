@@ -77,15 +77,14 @@ class RunFolder:
         """
         self._check_owner()
         self._lock = take_run(self.folder)
-        notes = []
+        notes: list[str] = []
         try:
             if overwrite:
                 for name in (SAMPLES_FILE, SUMMARY_FILE, SUMMARY_TABLE, _SECONDS_FILE):
                     (self.folder / name).unlink(missing_ok=True)
-            elif (self.folder / RUN_FILE).is_file():
+            if self.samples.is_file() and self.samples.stat().st_size:
                 self.before = read_run(self.folder)
                 notes += self._check_settings(self.before, _jsonable(settings))
-            if self.samples.is_file():
                 if drop_torn_line(self.samples):
                     notes.append(f"{SAMPLES_FILE}: dropped a torn last line; that sample is drawn again.")
                 self.records = {(record.index, record.sample): record for record in read_records(self.samples)}
@@ -247,7 +246,9 @@ def _plain(value: Any) -> Any:
 
 
 def _deciding(settings: Mapping[str, Any]) -> dict[str, Any]:
-    return {name: value for name, value in settings.items() if name not in _FREE}
+    # the same data may lie elsewhere; where there is no hash, the name has to stand for them
+    free = _FREE if settings.get("data_md5") else _FREE[1:]
+    return {name: value for name, value in settings.items() if name not in free}
 
 
 def _jsonable(settings: Mapping[str, Any]) -> dict[str, Any]:

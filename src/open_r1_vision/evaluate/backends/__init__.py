@@ -5,6 +5,7 @@ All are samplers, see :class:`open_r1_vision.sampling.draws.Sampler`; the first 
 difficulty.
 """
 
+from pathlib import Path
 from typing import Any
 
 from open_r1_vision.evaluate.options import RunOptions
@@ -21,18 +22,34 @@ def make_backend(options: RunOptions, most_images: int) -> Sampler:
     Raises:
         ValueError: it can't be loaded, or does not answer.
     """
-    if options.backend == "three_step":
-        from open_r1_vision.evaluate.backends.three_step import ThreeStepBackend
-
-        return ThreeStepBackend(options)
     from open_r1_vision.sample import make_sampler
 
     if options.backend == "endpoint":
         return make_sampler(options.draw_arguments(options.model), None, None, most_images)
-    from open_r1_vision.models import find_model, load_processor
+    from open_r1_vision.models import find_model
 
     assert options.model is not None  # options refuse to be without one
     folder = find_model(options.model)
+    try:
+        return _load(options, folder, most_images)
+    except (ValueError, OSError) as error:
+        if Path(folder).is_dir():
+            raise
+        reason = str(error.__cause__ or error).splitlines()[0].rstrip(".")
+        raise ValueError(
+            f"--model is {folder!r}: there is no such folder, and no hub model of that name can be loaded ({reason}). "
+            "Give a folder that holds config.json, weights and processor."
+        ) from error
+
+
+def _load(options: RunOptions, folder: str, most_images: int) -> Sampler:
+    if options.backend == "three_step":
+        from open_r1_vision.evaluate.backends.three_step import ThreeStepBackend
+
+        return ThreeStepBackend(options, folder)
+    from open_r1_vision.models import load_processor
+    from open_r1_vision.sample import make_sampler
+
     processor = load_processor(folder, options.min_pixels, options.max_pixels, options.revision)
     arguments = options.draw_arguments(folder)
     if options.calibration > 0:

@@ -36,18 +36,18 @@ class ThreeStepBackend:
 
     Args:
         options: of the run.
+        folder: of the vision-language model.
 
     Raises:
         ValueError: a model that can't be loaded, or a reasoner that does not answer.
     """
 
-    def __init__(self, options: RunOptions) -> None:
+    def __init__(self, options: RunOptions, folder: str) -> None:
         from open_r1_vision.generation import GreedyGenerator
 
         config = three_step_config(options)
-        assert options.model is not None  # options refuse to be without one
         generate = GreedyGenerator(
-            options.model,
+            folder,
             min_pixels=options.min_pixels,
             max_pixels=options.max_pixels,
             revision=options.revision,
