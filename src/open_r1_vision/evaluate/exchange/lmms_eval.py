@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """The samples of lmms-eval: `{time}_samples_{task}.jsonl`, a line for each document.
 
-A line has `doc_id`, the document's place in the task's data set, so that the items must be read from that data set or be
-in its order; `target` or `input` show whether they are. `resps` holds the replies, one or several.
+A line has `doc_id`, the document's place in the task's data set, so that the items must be read from that data set or
+be in its order; `target` or `input` show whether they are. `resps` holds the replies, one or several.
 """
 
 from collections.abc import Iterator, Mapping, Sequence

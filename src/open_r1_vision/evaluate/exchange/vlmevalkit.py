@@ -2,14 +2,14 @@
 """VLMEvalKit's result tables: written for its judges, and read with the verdicts that they gave.
 
 What is written has all columns of the data but the images, the bare answer in `prediction`, so that the kit's rules
-apply before its judge, and the model's text in `thinking`. An item without an answer has `-` there: the kit would read an
-empty cell as the text "nan". `extractor` and `status` stand beside it, which the kit ignores, so that a table that comes
-back is the same records.
+apply before its judge, and the model's text in `thinking`. An item without an answer has `-`: the kit would read an
+empty cell as the text "nan". `extractor` and `status`, which the kit ignores, give a table that comes back the same
+answers.
 
     vlmutil eval OUT/{model}_MathVista_MINI.tsv --judge NAME      # in the kit's own environment
 
-What is read are prediction tables, MCQ's `_result` (`hit`), and the `_{judge}` tables of the others (`res`, `extract` and
-`score`, `extracted` and `correct`), as TSV, CSV or JSON.
+What is read are prediction tables, MCQ's `_result` (`hit`), and the `_{judge}` tables of the others (`res`, `extract`
+and `score`, `extracted` and `correct`), as TSV, CSV or JSON.
 """
 
 from collections.abc import Mapping, Sequence
