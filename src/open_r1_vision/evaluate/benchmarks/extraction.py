@@ -33,11 +33,12 @@ MAX_WHOLE_CHARS = 200
 _TAG = re.compile(r"</?answer>")
 _BOX = re.compile(r"\\(?:boxed|fbox)\s*\{")
 _LINE = re.compile(
-    r"^[\s>*_#<]*(?:the\s+)?(?:(?:final|correct|short)\s+)?(?:answer|答案)[\s>*_]*[:：][\s*_<]*(?P<rest>.*)$",
+    r"^[ \t>*_#<]*(?:the[ ]+)?(?:(?:final|correct|short)[ ]+)?(?:answer|答案)[ \t>*_]*[:：][ \t*_<]*(?P<rest>.*)$",
     re.IGNORECASE | re.MULTILINE,
 )
 _PHRASE = re.compile(
-    r"\b(?:answer|option|choice)\s*(?:is|=)\s*:?\s*(?P<rest>.+?)(?=[.!?](?:\s|$)|$)|答案[是为]\s*:?\s*(?P<chinese>[^。]+)",
+    r"\b(?:answer|(?:correct|right|best) (?:option|choice)) (?:is|=)[ ]?:?(?P<rest>.+?)(?=[.!?](?:\s|$)|$)"
+    r"|答案[是为][:：]?(?P<chinese>[^。]+)",
     re.IGNORECASE,
 )
 _SEPARATORS = re.compile(r"[.()\[\],:;!*#{}]")
@@ -58,14 +59,12 @@ def find_answer(text: str) -> tuple[str | None, str]:
     rest = _after_thinking(text)
     lines = list(_LINE.finditer(rest))
     if lines:
-        answer = _plain(lines[-1]["rest"]) or _plain(_first_line(rest[lines[-1].end() :]))
-        if answer:
-            return answer, "answer_line"
-    phrases = list(_PHRASE.finditer(_last_line(rest)))
-    if phrases:
-        answer = _plain(phrases[-1]["rest"] or phrases[-1]["chinese"])
-        if answer:
-            return answer, "answer_phrase"
+        line = _plain(lines[-1]["rest"]) or _plain(_first_line(rest[lines[-1].end() :]))
+        if line:
+            return _after_phrase(line) or line, "answer_line"
+    answer = _after_phrase(_last_line(rest))
+    if answer:
+        return answer, "answer_phrase"
     whole = _plain(rest)
     return (whole, "whole") if whole and "\n" not in whole and len(whole) <= MAX_WHOLE_CHARS else (None, NO_RULE)
 
@@ -146,6 +145,12 @@ def _after_thinking(text: str) -> str:
     """What stands behind the thinking; nothing where the thinking does not end."""
     rest = text.rpartition("</think>")[2]
     return "" if "<think>" in rest else rest.strip()
+
+
+def _after_phrase(line: str) -> str:
+    """What follows the last "answer is" of a line, up to the end of the sentence; empty where nothing does."""
+    phrases = list(_PHRASE.finditer(line))
+    return _plain(phrases[-1]["rest"] or phrases[-1]["chinese"]) if phrases else ""
 
 
 def _plain(text: str) -> str:

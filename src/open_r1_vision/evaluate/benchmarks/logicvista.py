@@ -14,8 +14,7 @@ from open_r1_vision.evaluate.items import Item
 from open_r1_vision.evaluate.sources import Row
 
 _LETTERS = dict.fromkeys("ABCDEFGH", "")
-_LIST = re.compile(r"[\s(]*([A-Ha-h])[\s).:]*(?:(?:,|;|/|&|\band\b|\s)[\s(]*([A-Ha-h])[\s).:]*)*")
-_LETTER = re.compile(r"\b[A-H]\b", re.IGNORECASE)
+_BETWEEN = re.compile(r"[\s,;/&().:]+|\band\b")
 
 
 @dataclass(frozen=True)
@@ -52,9 +51,8 @@ class LogicVista(TableBenchmark):
 
 def letters_of(text: str) -> list[str]:
     """The letters of a text that is a list of letters and nothing else, in order and once each."""
-    if not _LIST.fullmatch(text.strip().rstrip(".")):
-        return []
-    return sorted({letter.upper() for letter in _LETTER.findall(text)})
+    words = {word.upper() for word in _BETWEEN.split(text) if word}
+    return sorted(words) if words <= set(_LETTERS) else []
 
 
 BENCHMARKS = (LogicVista("logicvista", kit_names=("LogicVista",), splits=("train", "test"), parts=("skill",)),)

@@ -23,7 +23,7 @@ from open_r1_vision.evaluate.items import Item, Metric, Record
 from open_r1_vision.evaluate.sources import Row
 
 _KEY = re.compile(r"([23])steps_([123]|multi)")
-_ANSWER = re.compile(r"<Answer>\s*:?\s*(?:<<)?(?P<answer>[^<>]*)", re.IGNORECASE)
+_ANSWER = re.compile(r"<Answer>[ ]?:?[ ]?(?:<<)?(?P<answer>[^<>]*)")
 
 
 @dataclass(frozen=True)
@@ -52,7 +52,7 @@ class WeMath(TableBenchmark):
     def extract(self, item: Item, text: str) -> tuple[str | None, str]:
         # the answer mark of `requirement`, which no reward asks for: <Answer>: <<B>>
         marks = _ANSWER.findall(text)
-        if marks and "</answer>" not in text.lower():
+        if marks:
             letter = named_option(marks[-1], item.options) or infer_option(marks[-1], item.options)[0]
             if letter:
                 return letter, "wemath_answer"
