@@ -6,6 +6,9 @@
     python -m open_r1_vision.evaluate run --benchmark mmstar --data MMStar.tsv --backend endpoint \\
         --base_url http://127.0.0.1:8000/v1 --model Qwen/Qwen2.5-VL-3B-Instruct --output runs/base
     python -m open_r1_vision.evaluate list
+    python -m open_r1_vision.evaluate export runs/base/mmstar --to vlmevalkit
+    python -m open_r1_vision.evaluate import Base_MMStar.tsv --from vlmevalkit --benchmark mmstar --data MMStar.tsv \\
+        --model base --output runs/imported
 
 A run that was stopped goes on when its command is given again.
 """
@@ -75,6 +78,38 @@ def list_benchmarks(args: argparse.Namespace) -> int:
     return 0
 
 
+def export(args: argparse.Namespace) -> int:
+    """Write a run for another kit."""
+    from open_r1_vision.evaluate.transfer import export_run
+
+    written = export_run(args.run, args.output, data=args.data, sample=args.sample, raw=args.raw)
+    sys.stdout.write(f"written {written.path}: {written.rows} rows, {written.unanswered} without answer\n")
+    if written.read_as_missing:
+        count, first = len(written.read_as_missing), written.read_as_missing[0]
+        sys.stdout.write(f"VLMEvalKit will read {count} answers as empty cells, such as that of item {first}\n")
+    return 0
+
+
+def import_(args: argparse.Namespace) -> int:
+    """Make a run of another kit's file."""
+    from open_r1_vision.evaluate.transfer import import_run
+
+    summary, folder = import_run(
+        args.file,
+        args.source,
+        args.benchmark,
+        args.data,
+        args.model,
+        args.output,
+        metric=args.metric,
+        judged_by=args.judged_by,
+        partial=args.partial,
+        overwrite=args.overwrite,
+    )
+    sys.stdout.write(f"{summary}\nwritten {folder}\n")
+    return 0
+
+
 def _build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m open_r1_vision.evaluate",
@@ -101,7 +136,35 @@ def _build_parser() -> argparse.ArgumentParser:
         )
     listing = commands.add_parser("list", help="the benchmarks that there are", allow_abbrev=False)
     listing.set_defaults(command=list_benchmarks)
+    _add_exchange(commands)
     return parser
+
+
+def _add_exchange(commands: Any) -> None:
+    exporting = commands.add_parser("export", help="write a run for another kit", allow_abbrev=False)
+    exporting.set_defaults(command=export)
+    exporting.add_argument("run", type=Path, help="OUTPUT/BENCHMARK of a run")
+    exporting.add_argument("--to", choices=("vlmevalkit",), required=True, help="the kit")
+    exporting.add_argument("--output", type=Path, metavar="X", help="a .tsv or a folder; by default the run's")
+    exporting.add_argument("--data", metavar="X", help="the benchmark's data file, if it has moved")
+    exporting.add_argument("--sample", type=int, default=0, metavar="N", help="which of several samples (default 0)")
+    exporting.add_argument(
+        "--raw", action="store_true", help="the model's whole text in `prediction`, instead of the bare answer"
+    )
+    importing = commands.add_parser("import", help="make a run of another kit's file", allow_abbrev=False)
+    importing.set_defaults(command=import_)
+    importing.add_argument("file", type=Path, help="VLMEvalKit's table, or the samples of lmms-eval")
+    importing.add_argument("--from", dest="source", choices=("vlmevalkit", "lmms_eval"), required=True, help="the kit")
+    importing.add_argument("--benchmark", required=True, metavar="X", help="name of a benchmark, see `list`")
+    importing.add_argument("--data", metavar="X", help="the benchmark's data file")
+    importing.add_argument("--model", required=True, metavar="X", help="what the run's model is called")
+    importing.add_argument("--output", type=Path, required=True, metavar="X", help="folder, as of `run`")
+    importing.add_argument("--metric", metavar="X", help="lmms_eval: the key of the score; by default our rule scores")
+    importing.add_argument(
+        "--judged_by", choices=("rule", "llm"), default="llm", help="lmms_eval: who gave that metric (default llm)"
+    )
+    importing.add_argument("--partial", action="store_true", help="items may be left out")
+    importing.add_argument("--overwrite", action="store_true", help="forget what the folder holds")
 
 
 def _say(text: str) -> None:

@@ -170,8 +170,8 @@ def _status_lines(summary: Summary) -> list[str]:
         if judge["failed"]:
             reasons = ", ".join(f"{number} x {reason}" for reason, number in judge["failures"].items())
             lines.append(f"answers without verdict keep the rule's score ({reasons}); the same command asks again")
-    tokens = f"{summary.tokens} tokens"
-    if summary.num_counted < count:
+    tokens = f"{summary.tokens} tokens" if summary.num_counted else "tokens not known"
+    if 0 < summary.num_counted < count:
         tokens += f" in the {summary.num_counted} samples whose number is known"
     lines.append(f"{tokens}, {summary.seconds:.0f} s")
     return lines
