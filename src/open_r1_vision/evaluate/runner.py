@@ -260,10 +260,11 @@ class _Work:
         def save() -> None:
             nonlocal clock
             missing, shas, refused, finish = started.popleft()
-            drawn = finish()
-            self._check_server(drawn)
-            draws = [draw for draw in [*refused, *drawn] if (draw.id, draw.sample) in missing]
-            self._add(draws, shas)
+            draws = [draw for draw in [*refused, *finish()] if (draw.id, draw.sample) in missing]
+            down = [draw.failure for draw in draws if draw.failure and draw.failure.startswith(_OUTAGE)]
+            self._add([draw for draw in draws if draw.failure not in down], shas)
+            if down:
+                raise self._server_gone(down[0])
             self._folder.add_seconds(time.monotonic() - clock)
             clock = time.monotonic()
             bar.update(len(draws))
@@ -307,13 +308,11 @@ class _Work:
             records.append(record_of(self._benchmark, item, draw, shas[draw.id], style, seed))
         self._folder.add(records)
 
-    def _check_server(self, draws: Sequence[Draw]) -> None:
-        down = [draw.failure for draw in draws if draw.failure and draw.failure.startswith(_OUTAGE)]
-        if down:
-            raise ServerGone(
-                f"The server stopped to answer ({down[0]}). {len(self._folder.records)} of "
-                f"{len(self._items) * self._num_samples} samples are kept: start it again and give the same command."
-            )
+    def _server_gone(self, failure: str) -> ServerGone:
+        return ServerGone(
+            f"The server stopped to answer ({failure}). {len(self._folder.records)} of "
+            f"{len(self._items) * self._num_samples} samples are kept: start it again and give the same command."
+        )
 
 
 def _fingerprint(options: RunOptions) -> str | None:

@@ -16,7 +16,7 @@ from open_r1_vision.reasoners.client import Client
 from open_r1_vision.reasoners.endpoint import EndpointReasoner
 from open_r1_vision.reasoners.interface import Outcome, Reply
 from open_r1_vision.reasoners.keys import read_key
-from open_r1_vision.reasoners.loop import LoopThread
+from open_r1_vision.reasoners.loop import LoopThread, cancel_others
 from open_r1_vision.sampling.draws import Draw, Prompt, seed_of
 from open_r1_vision.sampling.options import DrawArguments
 
@@ -61,8 +61,13 @@ class EndpointSampler:
     def close(self) -> None:
         """See :class:`open_r1_vision.sampling.draws.Sampler`."""
         if self._client is not None:
-            self._thread.start(self._client.close()).result(5)
+            self._thread.start(self._shut_down()).result(5)
         self._thread.stop()
+
+    async def _shut_down(self) -> None:
+        await cancel_others()
+        if self._client is not None:
+            await self._client.close()
 
     async def _ask_all(self, prompts: Sequence[Prompt], wanted: Set[tuple[str, int]]) -> list[Draw]:
         if self._client is None:  # here and not before: it belongs to the loop
