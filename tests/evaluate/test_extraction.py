@@ -109,7 +109,9 @@ def test_a_letter_counts_among_the_last_five_words():
     assert infer_option("It is B as all of us know", WORDS) == (None, "none")
     assert infer_option("It is B as all of us", WORDS) == ("B", "option_letter")
     assert infer_option("A", WORDS) == ("A", "option_letter")
+    assert infer_option("A is right", WORDS) == ("A", "option_letter")
     assert infer_option("A cat", {"A": "x", "B": "y"}) == (None, "none")
+    assert infer_option("A or B", WORDS) == (None, "none")
 
 
 @pytest.mark.parametrize(
