@@ -90,7 +90,10 @@ def test_wilson_of_683_in_1000(write, answered):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"A": "", "B": "", "C": "", "D": ""}, r"MMStar\.tsv', row 1 \(index 0\): 0 options, but mmstar asks for a choice"),
+        (
+            {"A": "", "B": "", "C": "", "D": ""},
+            r"MMStar\.tsv', row 1 \(index 0\): 0 options, but mmstar asks for a choice",
+        ),
         ({"answer": "E"}, r"row 1 \(index 0\): the gold answer 'E' is none of the options A, B, C, D"),
         ({"question": ""}, r"row 1 \(index 0\): 'question' is empty or missing"),
         ({"image": "9" * 70}, r"row 1 \(index 0\): the image '9+' is not base64|row 1 \(index 0\): this is no image"),
@@ -193,7 +196,13 @@ def test_mathvision(write, answered):
     rows = [
         {"index": 1, "question": "Which?", "choices": "['2', '3']", "answer": "B", "category": "algebra"},
         {"index": 2, "question": "How long?", "choices": "[]", "answer": r"2\sqrt{3}", "category": "solid geometry"},
-        {"index": 3, "question": "Which?\nChoices: (A) 2\n(B) 3", "choices": "['2', '3']", "answer": "A", "category": ""},
+        {
+            "index": 3,
+            "question": "Which?\nChoices: (A) 2\n(B) 3",
+            "choices": "['2', '3']",
+            "answer": "A",
+            "category": "",
+        },
     ]
     benchmark = benchmarks.find("mathvision")
     items = benchmark.read(write("MathVision.tsv", rows))
@@ -233,7 +242,9 @@ def test_mathverse_by_version(write, answered):
         "mathverse_subject_plane_geometry": (0.5, 6),
     }
     assert [metric.name for metric in benchmark.metrics(items, records)][0] == "mathverse_all_versions"
-    one = benchmark.read(write("one.tsv", [row for row in mathverse_rows() if row["problem_version"] == "Vision Only"]))
+    one = benchmark.read(
+        write("one.tsv", [row for row in mathverse_rows() if row["problem_version"] == "Vision Only"])
+    )
     assert [item.cluster for item in one] == [None] * 3
     assert benchmark.metrics(one, mark(benchmark, one, "100", answered))[0].name == "mathverse_vision_only"
     with pytest.raises(ValueError, match="row 1 .*'problem_version' is empty or missing"):
@@ -263,7 +274,9 @@ def test_mmbench_counts_a_question_that_is_right_in_every_rotation(write, answer
     benchmark = benchmarks.find("mmbench")
     items = benchmark.read(write("MMBench_DEV_EN.tsv", mmbench_rows()))
     assert [item.cluster for item in items[:4]] == ["question 0", "question 1", "question 2", "question 0"]
-    assert texts(benchmark.messages(items[0], "benchmark"))[1].startswith("Hint: A hint.\nQuestion: Q0?\nOptions:\nA. cat")
+    assert texts(benchmark.messages(items[0], "benchmark"))[1].startswith(
+        "Hint: A hint.\nQuestion: Q0?\nOptions:\nA. cat"
+    )
     assert texts(benchmark.messages(items[1], "method"))[1] == "Q1?\nA. cat\nB. dog\nC. bird\nD. None"
     # question 0 right in all rotations, 1 in the first only, 2 in all but the first
     records = mark(benchmark, items, "110101101101", answered)
@@ -278,6 +291,7 @@ def test_mmbench_counts_a_question_that_is_right_in_every_rotation(write, answer
 def test_mmbench_without_rotations_or_gold_answers(write, answered, caplog):
     benchmark = benchmarks.find("mmbench")
     items = benchmark.read(write("MMBench_DEV_EN.tsv", mmbench_rows(rolls=1)))
+    assert [item.cluster for item in items] == [None] * 3
     assert next(iter(figures(benchmark, items, mark(benchmark, items, "110", answered)))) == "mmbench_vanilla"
     assert "no rotated rows" in caplog.text
     hidden = benchmark.read(write("MMBench_TEST_EN.tsv", [row | {"answer": ""} for row in mmbench_rows()]))
@@ -296,7 +310,15 @@ def mmmu_rows(encoded):
         {"index": 1, "image": two, "question": "Compare <image 2> with <image 1>.", **OPTIONS, "answer": "A"}
         | {"split": "validation", "category": "Art"},
         {"index": 2, "question": "How many?", "answer": "['4', 'four']", "split": "validation", "category": "Math"},
-        {"index": 3, "question": "Which?", "A": "<image 1>", "B": "x", "answer": "B", "split": "dev", "category": "Art"},
+        {
+            "index": 3,
+            "question": "Which?",
+            "A": "<image 1>",
+            "B": "x",
+            "answer": "B",
+            "split": "dev",
+            "category": "Art",
+        },
     ]
 
 
@@ -342,8 +364,23 @@ def test_mmmu_pro(write, answered):
 
 def test_emma(write, answered):
     rows = [
-        {"index": 1, "context": "Look.", "question": "Which?", "type": "MCQ", **OPTIONS, "answer": "B", "subject": "Math"},
-        {"index": 2, "context": "", "question": "Name <image 1>.", "type": "Open", "answer": "benzene", "subject": "Chem"},
+        {
+            "index": 1,
+            "context": "Look.",
+            "question": "Which?",
+            "type": "MCQ",
+            **OPTIONS,
+            "answer": "B",
+            "subject": "Math",
+        },
+        {
+            "index": 2,
+            "context": "",
+            "question": "Name <image 1>.",
+            "type": "Open",
+            "answer": "benzene",
+            "subject": "Chem",
+        },
     ]
     benchmark, cot = benchmarks.find("emma"), benchmarks.find("emma_cot")
     items = benchmark.read(write("EMMA.tsv", rows))
@@ -379,7 +416,9 @@ def test_emma(write, answered):
 )
 def test_logicvista_wants_all_letters_and_no_others(write, gold, reply, score):
     benchmark = benchmarks.find("logicvista")
-    (item,) = benchmark.read(write("LogicVista.tsv", [{"index": 1, "question": "Next?", "answer": gold, "skill": "x"}]))
+    (item,) = benchmark.read(
+        write("LogicVista.tsv", [{"index": 1, "question": "Next?", "answer": gold, "skill": "x"}])
+    )
     assert benchmark.score(item, benchmark.extract(item, reply)[0]) == score
 
 

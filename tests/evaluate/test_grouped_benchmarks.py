@@ -116,6 +116,9 @@ def test_wemath_prompts_and_replies(write):
     for reply in ("<Thought process>: <<C? no>> <Answer>: <<B>>", "<Answer>: B", "<Answer>: <<B. 2>>"):
         assert benchmark.extract(items[0], reply) == ("B", "wemath_answer")
     assert benchmark.extract(items[0], r"\boxed{B}") == ("B", "boxed")
+    bare = benchmark.read(write("x.tsv", [problem(0, 2)[0] | {"requirement": ""}]))
+    with pytest.raises(ValueError, match="wemath_cot, item 2-0-2steps_1: 'requirement' is empty or missing"):
+        benchmark.messages(bare[0], "benchmark")
     with pytest.raises(ValueError, match="row 1 .*'key' is '2steps_3' and 'ID' is '0'"):
         benchmark.read(write("x.tsv", [problem(0, 3)[2] | {"key": "2steps_3"}]))
 
@@ -231,8 +234,8 @@ def test_intervals():
 def test_clustered_interval():
     pytest.importorskip("statsmodels")
     values, clusters = [1.0, 1.0, 0.0, 0.0, 1.0, 0.0], ["a", "a", "b", "b", None, None]
-    # Miller's equation 4: sums of deviations from 1/2 in the clusters are 1, -1, 1/2, -1/2; var = 2.5 / 36; statsmodels
-    # corrects by G / (G - 1) * (n - 1) / (n - 1) = 4/3, and Student's quantile for 3 degrees is 3.1824
+    # Miller's equation 4: deviations from 1/2 sum to 1, -1, 1/2 and -1/2 in the clusters, so the variance is 2.5 / 36;
+    # with four clusters statsmodels takes 4/3 of it, and Student's quantile for 3 degrees of freedom is 3.1824
     half = 3.1824 * (2.5 / 36 * 4 / 3) ** 0.5
     low, high = interval(values, clusters)
     assert (low, high) == (max(0.5 - half, 0), min(0.5 + half, 1)) == (0.0, 1.0)

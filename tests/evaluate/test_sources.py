@@ -47,15 +47,27 @@ def test_a_mathvista_data_set(tmp_path, picture):
 
     text = Value("string")
     features = Features(
-        {name: text for name in ("pid", "question", "image", "answer", "question_type", "answer_type", "query")}
+        dict.fromkeys(("pid", "question", "image", "answer", "question_type", "answer_type", "query"), text)
         | {"decoded_image": Image(), "choices": List(text), "precision": Value("float64")}
         | {"metadata": {"task": text, "skills": List(text)}}
     )
     about = {"image": "images/1.jpg", "metadata": {"task": "geometry problem solving", "skills": ["logic"]}}
     rows = [
-        {"pid": "1", "question": "Which?", "query": "Hint.\nWhich?", "answer": "three", "question_type": "multi_choice"}
+        {
+            "pid": "1",
+            "question": "Which?",
+            "query": "Hint.\nWhich?",
+            "answer": "three",
+            "question_type": "multi_choice",
+        }
         | {"answer_type": "text", "choices": ["two", "three"], "decoded_image": {"bytes": picture(1)}, **about},
-        {"pid": "2", "question": "How long?", "query": "Hint.\nHow long?", "answer": "1.2", "question_type": "free_form"}
+        {
+            "pid": "2",
+            "question": "How long?",
+            "query": "Hint.\nHow long?",
+            "answer": "1.2",
+            "question_type": "free_form",
+        }
         | {"answer_type": "float", "precision": 1.0, "decoded_image": {"bytes": picture(2)}, **about},
     ]
     columns = {name: [row.get(name) for row in rows] for name in features}
@@ -103,7 +115,9 @@ def test_an_mmstar_data_set_has_its_options_in_the_question(tmp_path, picture):
     features = Features({"index": Value("int64"), **{name: Value("string") for name in names}, "image": Image()})
     question = "Which?\nOptions: A: cat, B: dog, C: bird, D: None of these"
     rows = {"index": [0], "question": [question], "answer": ["C"], "category": ["x"], "l2_category": ["y"]}
-    Dataset.from_dict({**rows, "image": [{"bytes": picture()}]}, features=features).to_parquet(tmp_path / "val.parquet")
+    Dataset.from_dict({**rows, "image": [{"bytes": picture()}]}, features=features).to_parquet(
+        tmp_path / "val.parquet"
+    )
     benchmark = benchmarks.find("mmstar")
     (item,) = benchmark.read(tmp_path / "val.parquet")
     assert item.options == {"A": "cat", "B": "dog", "C": "bird", "D": "None of these"}

@@ -68,7 +68,7 @@ class TableBenchmark:
             logger.warning("%s: %d of %d rows have no image and are left out.", path, len(rows) - len(kept), len(rows))
         items = [self.check(self.build(row), row) for row in kept]
         refuse_equal_indices(items, str(path))
-        return cluster_by_image(items)
+        return cluster_by_image(without_single_clusters(items))
 
     def build(self, row: Row) -> Item:
         """The item of a row."""
@@ -267,6 +267,12 @@ def refuse_equal_indices(items: Sequence[Item], source: str) -> None:
         raise ValueError(
             f"{source!r}: the index {index!r} stands in {count} rows. Indices must be unique; number the rows anew."
         )
+
+
+def without_single_clusters(items: Sequence[Item]) -> list[Item]:
+    """Items of which none is alone in its cluster: one that shares nothing is independent."""
+    counts = Counter(item.cluster for item in items)
+    return [item if counts[item.cluster] > 1 else replace(item, cluster=None) for item in items]
 
 
 def cluster_by_image(items: Sequence[Item]) -> list[Item]:
