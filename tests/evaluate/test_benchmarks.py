@@ -35,13 +35,21 @@ def test_every_name_is_found():
 
 
 def test_benchmarks_are_imported_without_torch():
+    heavy = ("torch", "transformers", "datasets", "pandas", "scipy", "statsmodels")
     code = (
-        "import sys; from open_r1_vision.evaluate import benchmarks; [benchmarks.find(n) for n in benchmarks.names()]; "
-        "import open_r1_vision.evaluate.exchange.vlmevalkit, open_r1_vision.evaluate.exchange.lmms_eval; "
-        "print([m for m in ('torch', 'transformers', 'datasets', 'pandas', 'scipy', 'statsmodels') if m in sys.modules])"
+        "import sys; from open_r1_vision.evaluate import benchmarks; "
+        "[benchmarks.find(name) for name in benchmarks.names()]; "
+        "from open_r1_vision.evaluate.exchange import lmms_eval, vlmevalkit; "
+        f"print([name for name in {heavy} if name in sys.modules])"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+@pytest.mark.parametrize("name", ["mmstar", "mathverse", "rows", "geo170k_754"])
+def test_a_benchmark_without_its_file_is_refused(name):
+    with pytest.raises(ValueError, match=f"{name} reads its items from a file, but none was given"):
+        benchmarks.find(name).read(None)
 
 
 # MMStar -------------------------------------------------------------------------------------------------------------

@@ -62,9 +62,9 @@ def test_a_metric_of_the_file_can_be_the_score(items, samples):
 def test_several_replies_are_several_samples(items, samples):
     records = read(items, samples(*[{"resps": [["A", "B"]], "token_counts": None}] * 3))
     assert [(record.index, record.sample, record.answer, record.tokens) for record in records[:3]] == [
-        ("10", 0, "A", 0),
-        ("10", 1, "B", 0),
-        ("11", 0, "A", 0),
+        ("10", 0, "A", None),
+        ("10", 1, "B", None),
+        ("11", 0, "A", None),
     ]
     assert benchmarks.find("mmstar").metrics(items, records)[0].value == 0.5
     flat = read(items, samples(*[{"resps": ["A"], "token_counts": [9]}] * 3))

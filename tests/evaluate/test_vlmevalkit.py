@@ -58,7 +58,7 @@ def test_answers_and_texts_survive_the_way_there_and_back(free, tmp_path, answer
     assert (written.path.name, written.rows, written.unanswered) == ("org_model_MathVista_MINI.tsv", 10, 1)
     assert written.read_as_missing == ("0", "1")  # None and nan, which pandas drops
     back = import_table(benchmark, items, written.path)
-    assert back == [dataclasses.replace(record, prompt_sha="", tokens=0) for record in records]
+    assert back == [dataclasses.replace(record, prompt_sha="", tokens=None) for record in records]
     assert [record.score for record in back] == [1.0] * 9 + [0.0]
     assert [record.status for record in back] == ["truncated"] + ["ok"] * 8 + ["no_answer"]
 

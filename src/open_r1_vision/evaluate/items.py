@@ -61,7 +61,7 @@ class Record:
         score: in [0, 1]; None where there is no gold.
         judged_by: one of `JUDGES`.
         status: one of `STATUSES`.
-        tokens: generated.
+        tokens: generated; None where a server does not say.
         seed: of the sample; None where it was greedy.
         cluster: of the item.
     """
@@ -78,7 +78,7 @@ class Record:
     score: float | None
     judged_by: str
     status: str
-    tokens: int
+    tokens: int | None
     seed: int | None
     cluster: str | None
 
@@ -106,20 +106,30 @@ class Benchmark(Protocol):
     @property
     def name(self) -> str: ...
 
-    def read(self, path: Path) -> list[Item]:
+    @property
+    def needs_file(self) -> bool:
+        """Whether `read` needs a path."""
+        ...
+
+    def read(self, path: Path | None) -> list[Item]:
         """The items of a data file.
 
         Raises:
+            FileNotFoundError: there is no such file.
             ValueError: a row that can't be used, with its file and number.
         """
         ...
 
-    def messages(self, item: Item, style: str) -> list[dict]:
+    def messages(
+        self, item: Item, style: str, *, system_prompt: str | None = None, user_prompt: str | None = None
+    ) -> list[dict]:
         """The chat for an item, images in the content as `{"type": "image", "image": PIL}`.
 
         Args:
             item: of this benchmark.
             style: one of `PROMPT_STYLES`.
+            system_prompt: text of a system message.
+            user_prompt: template with `{problem}` around the text.
 
         Raises:
             ValueError: an unknown style, or an image that is none.

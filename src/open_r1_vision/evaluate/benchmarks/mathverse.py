@@ -23,7 +23,7 @@ class MathVerse(TableBenchmark):
 
     cot: bool = False
 
-    def read(self, path: str | Path) -> list[Item]:
+    def read(self, path: str | Path | None) -> list[Item]:
         items = super().read(path)
         if len({item.fields["problem_version"] for item in items}) < 2:
             return items
