@@ -165,6 +165,11 @@ def test_json_tables(choices, tmp_path):
     (tmp_path / "q_MMStar.json").write_text(json.dumps(table), encoding="utf-8")
     records = import_table(benchmark, items, tmp_path / "q_MMStar.json")
     assert [record.score for record in records] == [1, 0, 0, 0] and records[3].raw == ""
+    (tmp_path / "q_MMStar.json").write_text(json.dumps([table[0], table[0]]), encoding="utf-8")
+    with pytest.raises(ValueError, match=r"row 2 \(index 0\): the index stands here twice"):
+        import_table(benchmark, items, tmp_path / "q_MMStar.json")
+    with pytest.raises(FileNotFoundError, match="There is no file .*none.json"):
+        import_table(benchmark, items, tmp_path / "none.json")
     (tmp_path / "x.json").write_text(json.dumps([{"prediction": "A"}]), encoding="utf-8")
     with pytest.raises(ValueError, match="holds no rows, or rows without an 'index'"):
         import_table(benchmark, items, tmp_path / "x.json")
@@ -185,7 +190,7 @@ def test_predictions_of_other_data_are_refused(choices, write, tmp_path):
     with pytest.raises(ValueError, match="no 'prediction': give a table of VLMEvalKit's results"):
         import_table(benchmark, items, write("x.tsv", rows, images=False))
     with pytest.raises(ValueError, match=r"x\.xlsx' can't be read: .*PRED_FORMAT=tsv; .*cut cells at 32,767"):
-        import_table(benchmark, items, tmp_path / "x.xlsx")
+        import_table(benchmark, items, write("x.xlsx", table, images=False))
     ours = [row | {"extractor": "tags", "status": "fine"} for row in table]
     with pytest.raises(ValueError, match="row 1 .*the status is 'fine', but it must be one of ok"):
         import_table(benchmark, items, write("x.tsv", ours, images=False))

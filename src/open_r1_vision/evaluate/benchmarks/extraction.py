@@ -43,6 +43,7 @@ _PHRASE = re.compile(
 )
 _SEPARATORS = re.compile(r"[.()\[\],:;!*#{}]")
 _AFTER_ARTICLE = re.compile(r"(?!is$)[a-z]+(?:['’-][a-z]+)*")
+_MARKED = re.compile(r"\(?(?P<letter>[A-Z])[).:]+\s*(?P<text>.+)", re.DOTALL)
 _NEGATION = re.compile(r"\b(?:not|no|neither|nor|never|except|cannot|un(?:able|clear|sure))\b|n['’]t\b", re.IGNORECASE)
 
 
@@ -81,10 +82,10 @@ def find_option(text: str, options: Mapping[str, str]) -> tuple[str | None, str]
         letter = named_option(answer, options)
         if letter:
             return letter, rule
-        letter, second = infer_option(answer, options)
+        letter, second = (None, NO_RULE) if _contradicts_itself(answer, options) else infer_option(answer, options)
         if letter:
             return letter, second if rule == "whole" else f"{rule}+{second}"
-    if rule in FORMS or _form(text):
+    if rule in FORMS or _form(text) or (answer is not None and _contradicts_itself(answer, options)):
         return answer, rule
     letter, second = infer_option(_after_thinking(text), options)
     if letter:
@@ -120,6 +121,12 @@ def infer_option(text: str, options: Mapping[str, str]) -> tuple[str | None, str
         return None, NO_RULE
     contained = [letter for letter, option in options.items() if _contains(text, option)]
     return (contained[0], "option_text") if len(contained) == 1 else (None, NO_RULE)
+
+
+def _contradicts_itself(answer: str, options: Mapping[str, str]) -> bool:
+    """Whether an answer is one option's letter with the text of another, which names none."""
+    marked = _MARKED.match(answer)
+    return marked is not None and named_option(marked["text"], options) not in (None, marked["letter"])
 
 
 def _contains(text: str, option: str) -> bool:
