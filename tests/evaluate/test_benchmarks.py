@@ -257,6 +257,12 @@ def test_mathverse_by_version(write, answered):
     assert benchmark.metrics(one, mark(benchmark, one, "100", answered))[0].name == "mathverse_vision_only"
     with pytest.raises(ValueError, match="row 1 .*'problem_version' is empty or missing"):
         benchmark.read(write("x.tsv", [mathverse_rows()[0] | {"problem_version": ""}]))
+    inside = {"problem_version": "", "metadata": "{'problem_version': 'Text Lite', 'subfield': 'Angle'}"}
+    (item,) = benchmark.read(write("x.tsv", [mathverse_rows()[0] | inside]))
+    assert list(figures(benchmark, [item], mark(benchmark, [item], "1", answered))) == [
+        "mathverse_text_lite",
+        "mathverse_subfield_angle",
+    ]
     bare = benchmark.read(write("x.tsv", [mathverse_rows()[0] | {"query_cot": ""}]))
     with pytest.raises(ValueError, match="'query_cot' is empty or missing"):
         benchmarks.find("mathverse_cot").messages(bare[0], "benchmark")
@@ -367,6 +373,8 @@ def test_mmmu_pro(write, answered):
     vision = benchmarks.find("mmmu_pro_vision")
     items = vision.read(write("MMMU_Pro_V.tsv", [rows[0] | {"question": ""}]))
     image, text = texts(vision.messages(items[0], "benchmark"))
+    (bare,) = vision.read(write("x.tsv", [{"index": 1, "answer": "J"}]))
+    assert vision.score(bare, vision.extract(bare, "Answer: J")[0]) == 1
     assert image == "IMAGE" and "option c" not in text
 
 
@@ -420,6 +428,10 @@ def test_emma(write, answered):
         ("B", "The pattern turns.\n\nSo it is B.", 1),
         ("B", "The pattern turns, as A and C do not.", 0),
         ("B", "<answer>the option B</answer>", 1),
+        ("A, C", r"\boxed{CA}", 1),
+        ("A, C", "<answer>I</answer>", 0),
+        ("3", "<answer>3</answer>", 1),
+        ("3", "13", 0),
     ],
 )
 def test_logicvista_wants_all_letters_and_no_others(write, gold, reply, score):
@@ -431,15 +443,18 @@ def test_logicvista_wants_all_letters_and_no_others(write, gold, reply, score):
 
 
 def test_logicvista(write, answered):
-    rows = [{"index": n, "question": "Next?", "answer": "A", "skill": "['a', 'b']" if n else "a"} for n in range(2)]
+    rows = [
+        {"index": n, "question": "Next?", "answer": "A", "skill": ("Deductive", "['deductive', 'spatial']")[n]}
+        for n in range(2)
+    ]
     benchmark = benchmarks.find("logicvista")
     items = benchmark.read(write("LogicVista.tsv", rows))
     assert figures(benchmark, items, answered(benchmark, items, ["B", "A"])) == {
         "logicvista_micro": (0.5, 2),
-        "logicvista_skill_a": (0.5, 2),
-        "logicvista_skill_b": (1.0, 1),
+        "logicvista_skill_deductive": (0.5, 2),
+        "logicvista_skill_spatial": (1.0, 1),
     }
-    with pytest.raises(ValueError, match="row 1 .*the gold answer is 'three', but LogicVista's are letters"):
+    with pytest.raises(ValueError, match="row 1 .*the gold answer is 'three', but LogicVista's are labels"):
         benchmark.read(write("x.tsv", [rows[0] | {"answer": "three"}]))
 
 
