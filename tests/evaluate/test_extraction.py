@@ -4,8 +4,11 @@
 import time
 
 import pytest
+from hostile_texts import HOSTILE
 
+from open_r1_vision.evaluate import benchmarks
 from open_r1_vision.evaluate.benchmarks.extraction import find_answer, find_option, infer_option
+from open_r1_vision.evaluate.items import Item
 
 FRACTIONS = {"A": "3/11", "B": "8/11", "C": "4/11", "D": "5/11"}
 WORDS = {"A": "cat", "B": "dog", "C": "black bird", "D": "None"}
@@ -90,6 +93,11 @@ def test_free_answers(reply, expected):
         ("<answer>dog</answer>", ("B", "tags")),
         ("<answer>The right one is B</answer>", ("B", "tags+option_letter")),
         ("<answer>horse</answer>", ("horse", "tags")),  # it commits itself, and is wrong
+        ("<answer>C. dog</answer>", ("C. dog", "tags")),  # a letter with another's text names none, for rewards too
+        ("C. dog", ("C. dog", "whole")),
+        ("<answer>C. bird</answer>", ("C", "tags+option_letter")),
+        (r"\boxed{\text{(B)}}", ("B", "boxed")),
+        (r"\boxed{B, C}", ("B, C", "boxed")),
         ("<answer>B", (None, "none")),
         ("It stands on two legs.\nAnswer: C", ("C", "answer_line")),
         ("It stands on two legs.\nAnswer: C. black bird", ("C", "answer_line")),
@@ -109,7 +117,9 @@ def test_a_letter_counts_among_the_last_five_words():
     assert infer_option("It is B as all of us know", WORDS) == (None, "none")
     assert infer_option("It is B as all of us", WORDS) == ("B", "option_letter")
     assert infer_option("A", WORDS) == ("A", "option_letter")
+    assert infer_option("A is right", WORDS) == ("A", "option_letter")
     assert infer_option("A cat", {"A": "x", "B": "y"}) == (None, "none")
+    assert infer_option("A or B", WORDS) == (None, "none")
 
 
 @pytest.mark.parametrize(
@@ -119,3 +129,20 @@ def test_long_replies_take_no_time(piece):
     start = time.process_time()
     find_option(piece * (200_000 // len(piece)), WORDS)
     assert time.process_time() - start < 3
+
+
+@pytest.mark.parametrize("name", ["mmstar", "wemath", "dynamath", "logicvista", "mathvista", "rows"])
+def test_hostile_replies_neither_crash_nor_score(name):
+    benchmark = benchmarks.find(name)
+    options = {} if name in ("mathvista", "rows", "logicvista") else {"A": "57 cm", "B": "12 cm", "C": "2 m"}
+    fields = {"answer_type": "float" if name == "dynamath" else "integer", "problem_type": "number"}
+    item = Item(
+        "1", "How long?", answer="C" if options or name == "logicvista" else "57", options=options, fields=fields
+    )
+    hostile = [*HOSTILE.values(), "{" * 20_000, '{"short answer": ' * 5_000, "<Answer>" * 9_000, "A, " * 20_000]
+    start = time.process_time()
+    for text in hostile:
+        answer, rule = benchmark.extract(item, text)
+        assert (answer is None) == (rule == "none")
+        assert benchmark.score(item, answer) == 0
+    assert time.process_time() - start < 10

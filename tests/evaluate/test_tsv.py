@@ -148,7 +148,10 @@ def test_the_sum_is_checked_where_one_is_given(write):
     ("images", "message"),
     [
         (["not base64 !" * 10], r"row 1 \(index 0\): the image 'not base64 !.*' is not base64"),
-        ([base64.b64encode(b"hello world" * 10).decode()], r"row 1 \(index 0\): this is no image that can be opened, it starts with b'hello w"),
+        (
+            [base64.b64encode(b"hello world" * 10).decode()],
+            r"row 1 \(index 0\): this is no image that can be opened, it starts with b'hello w",
+        ),
         (["9"], r"row 1 \(index 0\): the image is '9', which is too short for an image and not the index of another"),
         (["1", "0"], r"row 1 \(index 0\): the image refers to itself"),
         (["0"], r"row 1 \(index 0\): the image refers to itself"),

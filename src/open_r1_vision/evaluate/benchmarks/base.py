@@ -49,7 +49,7 @@ class TableBenchmark:
     choices_only: bool = False
     parts: tuple[str, ...] = ()
 
-    def read(self, path: str | Path) -> list[Item]:
+    def read(self, path: str | Path | None) -> list[Item]:
         """The items of a data file, see :func:`open_r1_vision.evaluate.sources.read_rows`.
 
         Rows without an image are left out and counted in the log, as VLMEvalKit does.
@@ -58,7 +58,7 @@ class TableBenchmark:
             FileNotFoundError: there is no such file.
             ValueError: a row that can't be used, with its file and number.
         """
-        rows = read_rows(path, self.splits)
+        rows = read_rows(self.source(path), self.splits)
         kept = [row for row in rows if row.images]
         if not kept:
             raise ValueError(
@@ -68,7 +68,19 @@ class TableBenchmark:
             logger.warning("%s: %d of %d rows have no image and are left out.", path, len(rows) - len(kept), len(rows))
         items = [self.check(self.build(row), row) for row in kept]
         refuse_equal_indices(items, str(path))
-        return cluster_by_image(items)
+        return cluster_by_image(without_single_clusters(items))
+
+    def source(self, path: str | Path | None) -> str | Path:
+        """The path that was given.
+
+        Raises:
+            ValueError: none was.
+        """
+        if path is None:
+            raise ValueError(
+                f"{self.name} reads its items from a file, but none was given: give a table, a data set, or a hub id."
+            )
+        return path
 
     def build(self, row: Row) -> Item:
         """The item of a row."""
@@ -267,6 +279,12 @@ def refuse_equal_indices(items: Sequence[Item], source: str) -> None:
         raise ValueError(
             f"{source!r}: the index {index!r} stands in {count} rows. Indices must be unique; number the rows anew."
         )
+
+
+def without_single_clusters(items: Sequence[Item]) -> list[Item]:
+    """Items of which none is alone in its cluster: one that shares nothing is independent."""
+    counts = Counter(item.cluster for item in items)
+    return [item if counts[item.cluster] > 1 else replace(item, cluster=None) for item in items]
 
 
 def cluster_by_image(items: Sequence[Item]) -> list[Item]:

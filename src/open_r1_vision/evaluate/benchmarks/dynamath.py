@@ -57,7 +57,8 @@ class DynaMath(TableBenchmark):
                 f"{row.place}: 'answer_type' is {kind!r} and 'qid' is {row.text('qid')!r}. DynaMath needs the "
                 f"question's qid, and one of the types {', '.join(_TYPES)}. Give DynaMath's own data."
             )
-        item = replace(super().build(row), cluster=f"question {row.text('qid')}", options={})
+        item = super().build(row)
+        item = replace(item, cluster=_question(item), options={})
         if kind != "multiple choice" or item.answer is None:
             return item
         options = parsed_options(item.question, item.answer)
@@ -89,13 +90,17 @@ class DynaMath(TableBenchmark):
 
     def metrics(self, items: Sequence[Item], records: Sequence[Record]) -> list[Metric]:
         scores = collect_scores(self.name, items, records)
-        groups = groups_of(items, scores, lambda item: item.cluster)
+        groups = groups_of(items, scores, _question)
         whole = max(map(len, groups.values()), default=0)
         complete = {key: group for key, group in groups.items() if len(group) == whole}
         metrics = accuracy("dynamath_average", items, scores) + all_right("dynamath_worst", complete, scores)
         for name in ("subject", "knowledge_level"):
             metrics += accuracy_by(f"dynamath_average_{name}", items, scores, kinds_by(name))
         return metrics
+
+
+def _question(item: Item) -> str:
+    return f"question {field_text(item, 'qid')}"
 
 
 def short_answer(text: str) -> str | None:

@@ -42,7 +42,8 @@ _PHRASE = re.compile(
     re.IGNORECASE,
 )
 _SEPARATORS = re.compile(r"[.()\[\],:;!*#{}]")
-_ARTICLE = re.compile(r"[a-z]+(?:['’-][a-z]+)*")
+_AFTER_ARTICLE = re.compile(r"(?!is$)[a-z]+(?:['’-][a-z]+)*")
+_MARKED = re.compile(r"\(?(?P<letter>[A-Z])[).:]+\s*(?P<text>.+)", re.DOTALL)
 _NEGATION = re.compile(r"\b(?:not|no|neither|nor|never|except|cannot|un(?:able|clear|sure))\b|n['’]t\b", re.IGNORECASE)
 
 
@@ -81,10 +82,10 @@ def find_option(text: str, options: Mapping[str, str]) -> tuple[str | None, str]
         letter = named_option(answer, options)
         if letter:
             return letter, rule
-        letter, second = infer_option(answer, options)
+        letter, second = (None, NO_RULE) if _contradicts_itself(answer, options) else infer_option(answer, options)
         if letter:
             return letter, second if rule == "whole" else f"{rule}+{second}"
-    if rule in FORMS or _form(text):
+    if rule in FORMS or _form(text) or (answer is not None and _contradicts_itself(answer, options)):
         return answer, rule
     letter, second = infer_option(_after_thinking(text), options)
     if letter:
@@ -102,28 +103,30 @@ def infer_option(text: str, options: Mapping[str, str]) -> tuple[str | None, str
     """The only option that a text mentions.
 
     `option_letter`: one option's letter stands alone among the words, no other one's does, and it is among the last
-    five. "A" before a word in lower case is an article. `option_text`: the text is no longer than twice all options,
+    five; an "A" that may be an article is not taken. `option_text`: the text is no longer than twice all options,
     contains the text of exactly one of them as whole words, and denies nothing.
 
     Returns:
         The letter, None when the text mentions none or several, and the rule.
     """
     words = _SEPARATORS.sub(" ", text).split()
-    places = {letter: _places(letter, words) for letter in options}
-    mentioned = [letter for letter, found in places.items() if found]
-    if len(mentioned) == 1 and places[mentioned[0]][-1] >= len(words) - 5:
-        return mentioned[0], "option_letter"
+    mentioned = [letter for letter in options if letter in words]
+    if len(mentioned) == 1:
+        place = len(words) - 1 - words[::-1].index(mentioned[0])
+        # behind "A" a word in lower case makes it an article, which may still have been meant as the letter
+        is_article = mentioned[0] == "A" and _AFTER_ARTICLE.fullmatch("".join(words[place + 1 : place + 2]))
+        if place >= len(words) - 5 and not is_article:
+            return mentioned[0], "option_letter"
     if mentioned or len(text) > 2 * sum(map(len, options.values())) or _NEGATION.search(text):
         return None, NO_RULE
     contained = [letter for letter, option in options.items() if _contains(text, option)]
     return (contained[0], "option_text") if len(contained) == 1 else (None, NO_RULE)
 
 
-def _places(letter: str, words: list[str]) -> list[int]:
-    found = [place for place, word in enumerate(words) if word == letter]
-    if letter == "A":
-        found = [place for place in found if not _ARTICLE.fullmatch("".join(words[place + 1 : place + 2]))]
-    return found
+def _contradicts_itself(answer: str, options: Mapping[str, str]) -> bool:
+    """Whether an answer is one option's letter with the text of another, which names none."""
+    marked = _MARKED.match(answer)
+    return marked is not None and named_option(marked["text"], options) not in (None, marked["letter"])
 
 
 def _contains(text: str, option: str) -> bool:

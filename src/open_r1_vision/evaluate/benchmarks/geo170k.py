@@ -19,10 +19,10 @@ from open_r1_vision.evaluate.items import Item, Metric, Record
 class Geo170K(Rows):
     """Rows that the reader of GeoQA's layout makes."""
 
-    def read(self, path: str | Path) -> list[Item]:
+    def read(self, path: str | Path | None) -> list[Item]:
         from open_r1_vision.data import geoqa
 
-        return items_from_rows(geoqa.rows(path=str(path)), str(path))
+        return items_from_rows(geoqa.rows(path=str(self.source(path))), str(path))
 
     def metrics(self, items: Sequence[Item], records: Sequence[Record]) -> list[Metric]:
         return accuracy("geo170k_754_accuracy", items, collect_scores(self.name, items, records))

@@ -23,9 +23,9 @@ class MathVerse(TableBenchmark):
 
     cot: bool = False
 
-    def read(self, path: str | Path) -> list[Item]:
+    def read(self, path: str | Path | None) -> list[Item]:
         items = super().read(path)
-        if len({item.fields["problem_version"] for item in items}) < 2:
+        if len({field_text(item, "problem_version") for item in items}) < 2:
             return items
         return [
             replace(item, cluster=f"problem {field_text(item, 'problem_index')}")
@@ -35,12 +35,12 @@ class MathVerse(TableBenchmark):
         ]
 
     def build(self, row: Row) -> Item:
-        if not row.text("problem_version"):
+        item = super().build(row)
+        if not field_text(item, "problem_version"):
             raise ValueError(
                 f"{row.place}: 'problem_version' is empty or missing, but MathVerse is reported by version. Give "
                 "MathVerse's own data."
             )
-        item = super().build(row)
         full = row.text("question_for_eval") or item.question
         return replace(item, options=parsed_options(full, item.answer or ""))
 
@@ -65,8 +65,10 @@ class MathVerse(TableBenchmark):
         scores = collect_scores(self.name, items, records)
         versions = accuracy_by("mathverse", items, scores, kinds_by("problem_version"))
         together = accuracy("mathverse_all_versions", items, scores) if len(versions) > 1 else []
-        subjects = accuracy_by("mathverse_subject", items, scores, kinds_by("subject"))
-        return together + versions + subjects
+        metrics = together + versions
+        for name in ("subject", "subfield"):
+            metrics += accuracy_by(f"mathverse_{name}", items, scores, kinds_by(name))
+        return metrics
 
 
 _VERSIONS = ("", "_Vision_Only", "_Vision_Dominant", "_Vision_Intensive", "_Text_Lite", "_Text_Dominant")

@@ -39,11 +39,11 @@ class MMBench(TableBenchmark):
                 f"{row.place}: the index of MMBench must be a whole number, that of a rotation {ROTATION_STEP} more "
                 "than that of the one before. Give MMBench's own data."
             )
-        return replace(item, cluster=f"question {row.text('g_index') or int(item.index) % ROTATION_STEP}")
+        return replace(item, cluster=_question(item))
 
     def metrics(self, items: Sequence[Item], records: Sequence[Record]) -> list[Metric]:
         scores = collect_scores(self.name, items, records)
-        groups = groups_of(items, scores, lambda item: item.cluster)
+        groups = groups_of(items, scores, _question)
         first = [replace(group[0], cluster=None) for group in groups.values()]
         vanilla = accuracy("mmbench_vanilla", first, scores)
         if all(len(group) == 1 for group in groups.values()):
@@ -55,6 +55,10 @@ class MMBench(TableBenchmark):
             part = {key: group for key, group in groups.items() if field_text(group[0], "category") == name}
             metrics += all_right(f"mmbench_circular_category_{slug(name)}", part, scores)
         return metrics
+
+
+def _question(item: Item) -> str:
+    return f"question {field_text(item, 'g_index') or int(item.index) % ROTATION_STEP}"
 
 
 _KIT_NAMES = ("DEV_EN", "DEV_EN_V11", "DEV_CN", "DEV_CN_V11", "TEST_EN", "TEST_EN_V11", "TEST_CN", "TEST_CN_V11")

@@ -5,7 +5,7 @@
 ours. The paper's overall figure is the mean of both settings: run both and take it from their first metrics.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from open_r1_vision.evaluate.benchmarks.base import TableBenchmark, option_lines
 from open_r1_vision.evaluate.items import Item
@@ -13,6 +13,7 @@ from open_r1_vision.evaluate.sources import Row
 
 _DIRECT = "Reply with the letter of the right option alone."
 _COT = "Think step by step. End with a line of the form 'Answer: X', where X is the letter of the right option."
+_LETTERS = dict.fromkeys("ABCDEFGHIJ", "")
 _IN_IMAGE = "The image holds a question and its options. Answer it."
 
 
@@ -25,6 +26,12 @@ class MMMUPro(TableBenchmark):
 
     def question(self, row: Row) -> str:
         return row.text("question") or _IN_IMAGE if self.vision else super().question(row)
+
+    def build(self, row: Row) -> Item:
+        item = super().build(row)
+        if self.vision and not item.options and item.answer in _LETTERS:
+            return replace(item, options=_LETTERS)  # their texts are in the image
+        return item
 
     def prompt(self, item: Item) -> str:
         return f"{self.problem(item)}\n{_COT if self.cot else _DIRECT}"

@@ -22,10 +22,10 @@ from open_r1_vision.rewards.answers import score_answer
 class Rows(TableBenchmark):
     """Rows as training has them; the question holds the options where there are any."""
 
-    def read(self, path: str | Path) -> list[Item]:
+    def read(self, path: str | Path | None) -> list[Item]:
         from open_r1_vision.data.loading import load_rows
 
-        name, _, split = str(path).partition(SPLIT_MARK)
+        name, _, split = str(self.source(path)).partition(SPLIT_MARK)
         return items_from_rows(load_rows(name, split or "test"), name)
 
     def has_option_columns(self, item: Item) -> bool:

@@ -39,14 +39,15 @@ class WeMath(TableBenchmark):
                 f"{row.place}: 'key' is {row.text('key')!r} and 'ID' is {row.text('ID')!r}. WeMath needs the "
                 "problem's ID, and its step as 2steps_1 or 3steps_multi. Give WeMath's own data."
             )
-        return replace(super().build(row), cluster=f"{key[1]}steps {row.text('ID')}")
+        item = super().build(row)
+        return replace(item, cluster=_problem(item))
 
     def prompt(self, item: Item) -> str:
         hint = field_text(item, "hint")
         lines = [f"Hint: {hint}"] if hint else []
         lines += [f"Question: {item.question}", "Options:", option_lines(item)]
         if self.cot:
-            lines.append(field_text(item, "requirement"))
+            lines.append(_requirement(item))
         return "\n".join(lines)
 
     def extract(self, item: Item, text: str) -> tuple[str | None, str]:
@@ -62,7 +63,7 @@ class WeMath(TableBenchmark):
         scores = collect_scores(self.name, items, records)
         problems = {
             key: group
-            for key, group in groups_of(items, scores, lambda item: item.cluster).items()
+            for key, group in groups_of(items, scores, _problem).items()
             if len(group) == _num_rows(group[0])
         }
         kinds = [_kinds(group, scores) for group in problems.values()]
@@ -72,6 +73,19 @@ class WeMath(TableBenchmark):
             metrics.append(mean_metric(f"wemath_{rule}", values))
         metrics += accuracy("wemath_micro", items, scores)
         return metrics + _four_dimensions(kinds) + _step_accuracies(items, scores)
+
+
+def _problem(item: Item) -> str:
+    return f"{field_text(item, 'key').partition('_')[0]} {field_text(item, 'ID')}"
+
+
+def _requirement(item: Item) -> str:
+    requirement = field_text(item, "requirement")
+    if not requirement:
+        raise ValueError(
+            f"wemath_cot, item {item.index}: 'requirement' is empty or missing. Use data that has it, or wemath."
+        )
+    return requirement
 
 
 def _num_rows(item: Item) -> int:

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from open_r1_vision.evaluate.exchange.matching import UNKNOWN_TOKENS, make_record, refuse_missing
+from open_r1_vision.evaluate.exchange.matching import make_record, refuse_missing
 from open_r1_vision.evaluate.items import Benchmark, Item, Record
 
 #: How the text of a request that failed starts, which lmms-eval scores as an answer.
@@ -90,9 +90,9 @@ def _to_records(
     if not replies:
         raise ValueError(f"{place}: 'resps' is {line['resps']!r:.80}, which holds no text. Give a run that replied.")
     score = None if metric is None else _score(line, metric, place)
-    tokens = [count for leaf in _leaves(line.get("token_counts")) if (count := _count(leaf)) is not None]
+    tokens = [_count(leaf) for leaf in _leaves(line.get("token_counts"))]
     if len(tokens) != len(replies):
-        tokens = [UNKNOWN_TOKENS] * len(replies)
+        tokens = [None] * len(replies)
     records = []
     for sample, (reply, count) in enumerate(zip(replies, tokens, strict=True)):
         if reply.startswith(FAILED):

@@ -6,8 +6,7 @@ from typing import Any
 
 from open_r1_vision.evaluate.items import Benchmark, Item, Record
 
-#: Where a kit keeps no number of tokens, and no prompt that could be hashed.
-UNKNOWN_TOKENS = 0
+#: No kit keeps a prompt that could be hashed.
 UNKNOWN_PROMPT = ""
 
 
@@ -38,7 +37,7 @@ def make_record(
     score: float | None = None,
     judged_by: str = "rule",
     status: str = "",
-    tokens: int = UNKNOWN_TOKENS,
+    tokens: int | None = None,
 ) -> Record:
     """A record of an imported prediction.
 
@@ -46,6 +45,7 @@ def make_record(
         answer: with `extractor`, what was found in the text, None for nothing; without it our own rule looks for it.
         score: a verdict that came with the prediction; by default our own rule gives it.
         status: one of `items.STATUSES`; by default `ok` or `no_answer`.
+        tokens: None where the kit does not say.
     """
     if not extractor:
         answer, extractor = benchmark.extract(item, raw)

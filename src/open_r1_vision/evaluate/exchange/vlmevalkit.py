@@ -181,6 +181,8 @@ def _to_row(item: Item, record: Record, raw: bool) -> Mapping[str, Any]:
 
 
 def _read(path: Path) -> list[dict[str, str]]:
+    if not path.is_file():
+        raise FileNotFoundError(f"There is no file {str(path)!r}: give a table of VLMEvalKit's results.")
     if path.suffix in (".tsv", ".csv"):
         return read_table(path).rows
     if path.suffix == ".json":
