@@ -21,7 +21,20 @@ from open_r1_vision.compare.forest import draw_forest
 from open_r1_vision.compare.table import items_to_csv, to_csv, to_json, to_rows
 
 __all__ = [
-    *("Comparison", "Estimate", "Pair", "PairedDifference", "Table"),
-    *("compare_runs", "draw_forest", "estimate", "holm", "items_to_csv", "paired_difference", "pass_at_k"),
-    *("smallest_difference", "to_csv", "to_json", "to_rows"),
+    "Comparison",
+    "Estimate",
+    "Pair",
+    "PairedDifference",
+    "Table",
+    "compare_runs",
+    "draw_forest",
+    "estimate",
+    "holm",
+    "items_to_csv",
+    "paired_difference",
+    "pass_at_k",
+    "smallest_difference",
+    "to_csv",
+    "to_json",
+    "to_rows",
 ]

@@ -13,6 +13,10 @@ import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from open_r1_vision.compare import Comparison
 
 
 def main(argv: Sequence[str] | None = None) -> int:

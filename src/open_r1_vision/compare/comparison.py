@@ -157,8 +157,8 @@ def _check_names(names: Sequence[str] | None, folders: Sequence[Path]) -> Sequen
         return name_runs(folders)
     if len(names) != len(folders) or len(set(names)) != len(names):
         raise ValueError(
-            f"The names {', '.join(names)} don't fit {len(folders)} runs: give as many, each of them once, in the order "
-            "of the runs."
+            f"The names {', '.join(names)} don't fit {len(folders)} runs: give as many, each of them once, in the "
+            "order of the runs."
         )
     return names
 

@@ -75,7 +75,8 @@ def paired_difference(
     before, after = np.asarray(first, dtype=float), np.asarray(second, dtype=float)
     if before.shape != after.shape or before.ndim != 1 or not before.size:
         raise ValueError(
-            f"{before.size} scores and {after.size} can't be paired: give one of each for the same items, at least one."
+            f"{before.size} scores and {after.size} can't be paired: give one of each for the same items, at "
+            "least one."
         )
     both = np.concatenate([before, after])
     if not ((both >= 0) & (both <= 1)).all():
@@ -158,8 +159,8 @@ def _choose(wanted: str, is_binary: bool, is_clustered: bool, num_clusters: int,
     reason = ""
     if is_clustered:
         reason = (
-            f"McNemar refused: the {num_items:,} items come from {num_clusters:,} sources, and items of one source are "
-            "right or wrong together, so they are not the independent pairs it counts"
+            f"McNemar refused: the {num_items:,} items come from {num_clusters:,} sources, and items of one source "
+            "are right or wrong together, so they are not the independent pairs it counts"
         )
     elif not is_binary:
         reason = "McNemar does not apply: scores are graded or means of several samples, not right or wrong"

@@ -99,8 +99,8 @@ def find_benchmarks(folder: str | Path) -> list[Path]:
     found = sorted(path.parent for path in folder.glob(f"*/{SAMPLES_FILE}"))
     if not found:
         raise ValueError(
-            f"{folder} holds no {SAMPLES_FILE}, nor does a folder in it: give the output folder of an evaluation, or of "
-            "one benchmark in it."
+            f"{folder} holds no {SAMPLES_FILE}, nor does a folder in it: give the output folder of an evaluation, or "
+            "of one benchmark in it."
         )
     return found
 
@@ -131,8 +131,8 @@ def read_run(folder: str | Path, name: str = "") -> Run:
     twice = [f"{index} (sample {sample})" for (index, sample), count in keys.items() if count > 1]
     if twice:
         raise ValueError(
-            f"{path} holds {len(twice):,} samples more than once: {first_few(twice)}. Which one counts is unknown: keep one line "
-            "for each index and sample, or evaluate anew."
+            f"{path} holds {len(twice):,} samples more than once: {first_few(twice)}. Which one counts is "
+            "unknown: keep one line for each index and sample, or evaluate anew."
         )
     by_index: dict[str, list[dict[str, Any]]] = {}
     for line in lines:
@@ -141,8 +141,8 @@ def read_run(folder: str | Path, name: str = "") -> Run:
     no_gold = [index for index, group in by_index.items() if group[0]["gold"] is None and group[0]["score"] is None]
     if len(no_gold) == len(by_index):
         raise ValueError(
-            f"None of the {len(by_index):,} items in {path} has a gold answer, so nothing is right or wrong: evaluate a "
-            "split with answers, or hand the answers in where they are kept."
+            f"None of the {len(by_index):,} items in {path} has a gold answer, so nothing is right or wrong: evaluate "
+            "a split with answers, or hand the answers in where they are kept."
         )
     left_out = set(no_gold)
     items = {index: _to_answers(path, index, group) for index, group in by_index.items() if index not in left_out}
@@ -246,8 +246,8 @@ def _check_scored(path: Path, lines: Sequence[Mapping[str, Any]]) -> None:
     ]
     if unscored:
         raise ValueError(
-            f"{len(unscored):,} samples in {path} have an answer and a gold answer, but no score: {first_few(unscored)}. "
-            "Their judge has not judged them: give the evaluation command again."
+            f"{len(unscored):,} samples in {path} have an answer and a gold answer, but no score: "
+            f"{first_few(unscored)}. Their judge has not judged them: give the evaluation command again."
         )
 
 
@@ -255,8 +255,8 @@ def _to_answers(path: Path, index: str, group: Sequence[Mapping[str, Any]]) -> A
     clusters = {line["cluster"] for line in group}
     if len(clusters) > 1:
         raise ValueError(
-            f"The samples of item {index} in {path} name different clusters, {first_few(map(str, clusters))}: one item "
-            "has one source. Evaluate anew."
+            f"The samples of item {index} in {path} name different clusters, {first_few(map(str, clusters))}: one "
+            "item has one source. Evaluate anew."
         )
     ordered = sorted(group, key=lambda line: line["sample"])
     scores = tuple(float(line["score"] or 0.0) if line["status"] == "ok" else 0.0 for line in ordered)
