@@ -10,7 +10,7 @@ from statistics import fmean
 from open_r1_vision.compare.differences import PairedDifference, holm, paired_difference
 from open_r1_vision.compare.estimates import Estimate, estimate, pass_at_k, require_statsmodels
 from open_r1_vision.compare.matching import match_benchmarks, match_items, score_clusters
-from open_r1_vision.compare.reading import Run, find_benchmarks, name_runs, read_run
+from open_r1_vision.compare.reading import Run, find_benchmarks, first_few, name_runs, read_run
 
 ACCURACY = "accuracy"
 #: Which runs are compared with which: all others with the first, or each with each.
@@ -102,7 +102,9 @@ def compare_runs(
     """
     require_statsmodels()
     if len(runs) < 2:
-        raise ValueError(f"{len(runs)} run(s) can't be compared: give the folders of at least two.")
+        raise ValueError(
+            f"{len(runs)} run{'s' * (len(runs) != 1)} can't be compared: give the folders of at least two."
+        )
     if pairs not in PAIRS:
         raise ValueError(f"There are no pairs {pairs!r}: set one of {', '.join(PAIRS)}.")
     unnamed = [_read_all(run, benchmarks) for run in runs]
@@ -153,6 +155,9 @@ def _find_owner(folder: Path, inside: Mapping[str, Run]) -> Path:
 
 
 def _check_names(names: Sequence[str] | None, folders: Sequence[Path]) -> Sequence[str]:
+    twice = [str(folder) for place, folder in enumerate(folders) if folder in folders[:place]]
+    if twice:
+        raise ValueError(f"{first_few(twice)} is given twice: a run compared with itself says nothing.")
     if names is None:
         return name_runs(folders)
     if len(names) != len(folders) or len(set(names)) != len(names):

@@ -11,8 +11,7 @@ from open_r1_vision.compare.reading import Answers, Run, find_setting, first_few
 _EXPECTED = {
     *("model", "model_name_or_path", "revision", "model_revision", "adapter", "weights", "fingerprint"),
     *("num_samples", "seed", "created", "started", "finished", "seconds", "command", "output", "output_dir", "host"),
-    *("data", "path", "md5", "data_path", "data_md5", "prompt_style", "batch_size", "concurrency", "device", "dtype"),
-    *("versions", "packages", "num_items"),
+    *("data", "path", "md5", "data_md5", "prompt_style", "batch_size", "versions", "num_items", "base_url"),
 }
 
 
@@ -31,7 +30,7 @@ def match_benchmarks(
     """
     every = list(dict.fromkeys(name for benchmarks in runs.values() for name in benchmarks))
     common = [name for name in every if all(name in benchmarks for benchmarks in runs.values())]
-    held = "; ".join(f"{run} has {', '.join(benchmarks)}" for run, benchmarks in runs.items())
+    held = "; ".join(f"{run} has {', '.join(benchmarks) or 'none of them'}" for run, benchmarks in runs.items())
     if wanted is not None:
         lacking = [name for name in wanted if name not in common]
         if lacking:
@@ -221,10 +220,15 @@ def _find_md5(settings: Mapping[str, Any]) -> Any:
 def _changed_settings(first: Mapping[str, Any], other: Mapping[str, Any]) -> list[str]:
     one, two = (dict(_flatten(settings)) for settings in (first, other))
     return [
-        f"{name} ({one[name]}, {two[name]})"
+        f"{name} ({_shorten(one[name])}, {_shorten(two[name])})"
         for name in one
         if name in two and one[name] != two[name] and not _EXPECTED & set(name.split("."))
     ]
+
+
+def _shorten(value: Any) -> str:
+    text = " ".join(str(value).split())
+    return text if len(text) <= 40 else f"{text[:39]}…"
 
 
 def _flatten(settings: Mapping[str, Any], prefix: str = "") -> Iterable[tuple[str, Any]]:

@@ -173,15 +173,8 @@ def find_setting(settings: Mapping[str, Any], name: str) -> Any:
 
 
 def name_runs(folders: Sequence[Path]) -> list[str]:
-    """The shortest ends of the paths by which they differ, after the end that they share.
-
-    Raises:
-        ValueError: a folder that is given twice.
-    """
+    """The shortest ends of different paths by which they differ, after the end that they share."""
     paths = [folder.resolve() for folder in folders]
-    for place, path in enumerate(paths):
-        if path in paths[:place]:
-            raise ValueError(f"{folders[place]} is given twice: a run compared with itself says nothing.")
     parts = [list(path.parts) for path in paths]
     while len({words[-1] for words in parts}) == 1 and min(map(len, parts)) > 2 and len(parts) > 1:
         parts = [words[:-1] for words in parts]
