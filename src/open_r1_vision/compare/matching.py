@@ -105,7 +105,7 @@ def _refuse_unfinished(runs: Iterable[Run]) -> None:
         if not run.is_finished:
             have, lacking = run.num_samples, len(run.lacking)
             of = f" of {run.num_expected:,}" if run.num_expected is not None else ""
-            items = f", and {lacking:,} items have too few of them ({first_few(run.lacking)})" if lacking else ""
+            items = f", too few of {lacking:,} of the items ({first_few(run.lacking)})" if lacking else ""
             raise ValueError(
                 f"{run.name} is unfinished on {run.benchmark}: {have:,}{of} samples are there{items}. Give its "
                 "evaluation command again, or set --intersect to compare the items that are finished."
@@ -120,14 +120,14 @@ def _refuse_different(runs: Sequence[Run]) -> None:
             lacking = [index for index in one.items if index not in two.items]
             if lacking:
                 count = f"{len(lacking):,} of the {len(one.items):,} items of {one.name}"
-                parts.append(f"{count} are not in {two.name} ({first_few(lacking)})")
+                parts.append(f"not in {two.name}: {count} ({first_few(lacking)})")
         golds = [
             index
             for index, answers in first.items.items()
             if index in other.items and answers.gold != other.items[index].gold
         ]
         if golds:
-            parts.append(f"{len(golds):,} have another gold answer ({first_few(golds)})")
+            parts.append(f"with another gold answer: {len(golds):,} ({first_few(golds)})")
         if parts:
             shared = len([index for index in first.items if _is_shared(index, (first, other))])
             hint = f", or set --intersect to compare the {shared:,} that they share" if shared else ""
@@ -166,7 +166,7 @@ def _list_differences(runs: Sequence[Run]) -> list[str]:
         if not run.settings:
             notes.append(f"{run.name} has no run.json: whether it is finished, and on which data, is not known")
         if run.no_gold:
-            notes.append(f"{len(run.no_gold):,} items of {run.name} have no gold answer and are left out")
+            notes.append(f"without gold answer and left out: {len(run.no_gold):,} of the items of {run.name}")
     if len({run.styles for run in runs}) > 1:
         styles = ", ".join(f"{run.name} in {' and '.join(run.styles)}" for run in runs)
         notes.append(f"other prompt styles: {styles} style; part of a difference may be the prompt")

@@ -131,7 +131,7 @@ def read_run(folder: str | Path, name: str = "") -> Run:
     twice = [f"{index} (sample {sample})" for (index, sample), count in keys.items() if count > 1]
     if twice:
         raise ValueError(
-            f"{path} holds {len(twice):,} samples more than once: {first_few(twice)}. Which one counts is "
+            f"{path} holds samples more than once, {len(twice):,} in all: {first_few(twice)}. Which one counts is "
             "unknown: keep one line for each index and sample, or evaluate anew."
         )
     by_index: dict[str, list[dict[str, Any]]] = {}
@@ -141,7 +141,7 @@ def read_run(folder: str | Path, name: str = "") -> Run:
     no_gold = [index for index, group in by_index.items() if group[0]["gold"] is None and group[0]["score"] is None]
     if len(no_gold) == len(by_index):
         raise ValueError(
-            f"None of the {len(by_index):,} items in {path} has a gold answer, so nothing is right or wrong: evaluate "
+            f"{path} has a gold answer for 0 of {len(by_index):,} items, so nothing is right or wrong: evaluate "
             "a split with answers, or hand the answers in where they are kept."
         )
     left_out = set(no_gold)
@@ -203,12 +203,16 @@ def _read_lines(path: Path) -> list[dict[str, Any]]:
             continue
         try:
             record = json.loads(line)
-            missing = [name for name in _FIELDS if name not in record]
-        except (ValueError, TypeError) as error:
+        except ValueError as error:
             if number > len(whole):
                 continue  # torn: its run was killed, and counts as unfinished
             raise ValueError(f"Line {number} of {path} is no JSON ({error}): evaluate anew, or mend it.") from error
-        if missing:
+        if not isinstance(record, dict):
+            raise ValueError(
+                f"Line {number} of {path} is no record, but a {type(record).__name__}: compare reads what "
+                "open_r1_vision.evaluate writes or imports."
+            )
+        if missing := [name for name in _FIELDS if name not in record]:
             raise ValueError(
                 f"Line {number} of {path} lacks {', '.join(missing)}: compare reads what open_r1_vision.evaluate "
                 "writes or imports."
@@ -239,7 +243,7 @@ def _check_scored(path: Path, lines: Sequence[Mapping[str, Any]]) -> None:
     ]
     if unscored:
         raise ValueError(
-            f"{len(unscored):,} samples in {path} have an answer and a gold answer, but no score: "
+            f"{path} has no score for {len(unscored):,} of the samples with an answer and a gold answer: items "
             f"{first_few(unscored)}. Their judge has not judged them: give the evaluation command again."
         )
 
