@@ -4,8 +4,10 @@
 import csv
 import json
 import os
+import re
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 from PIL import Image
@@ -192,3 +194,27 @@ def test_without_statsmodels(runs, monkeypatch, capsys):
     monkeypatch.setitem(sys.modules, "statsmodels", None)
     assert main(runs) == 2
     assert "pip install 'open_r1_vision[eval]'" in capsys.readouterr().err
+
+
+def test_the_commands_of_the_documents(tmp_path, monkeypatch, capsys):
+    text = (Path(__file__).parents[2] / "docs" / "comparing.md").read_text(encoding="utf-8")
+    commands = [
+        line.split("open_r1_vision.compare ")[1].split()
+        for line in text.splitlines()
+        if "python -m open_r1_vision.compare " in line
+    ]
+    assert len(commands) >= 4
+    monkeypatch.chdir(tmp_path)
+    for words in commands:
+        for run in [
+            word
+            for word in words
+            if not word.startswith("--") and word not in ("all", "runs/comparison", "comparison")
+        ]:
+            write_run(tmp_path / run, "emma", [[1.0, 0.0], [0.0, 0.0]])
+        assert main(words) == 0, words
+    assert (tmp_path / "runs" / "comparison" / "forest.png").exists()
+    (code,) = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
+    exec(code, {})
+    assert "emma, accuracy: 2 items" in capsys.readouterr().out
+    assert (tmp_path / "forest.png").exists()

@@ -37,10 +37,10 @@ def test_items_without_gold_are_left_out(tmp_path):
 def test_an_unfinished_run_knows(tmp_path):
     write_run(tmp_path / "a", "mathvista", [[1.0, 0.0], [1.0]], settings={"num_items": 3, "num_samples": 2})
     run = read_run(tmp_path / "a" / "mathvista")
-    assert (run.is_finished, run.num_samples, run.num_expected, run.lacking) == (False, 3, 6, ("1",))
+    assert (run.is_finished, run.num_samples, run.num_expected, run.lacking) == (False, 3, 6, ["1"])
     # without run.json an item with fewer samples than another tells
     write_run(tmp_path / "b", "mathvista", [[1.0, 0.0], [1.0]], settings=False)
-    assert read_run(tmp_path / "b" / "mathvista").lacking == ("1",)
+    assert read_run(tmp_path / "b" / "mathvista").lacking == ["1"]
 
 
 def test_a_torn_last_line_is_no_sample(tmp_path):
@@ -59,8 +59,10 @@ def test_a_torn_last_line_is_no_sample(tmp_path):
         ([1.0, 0.0], {"dataset": lambda place, _: "ab"[place]}, r"mixes samples of a \(1\), b \(1\)"),
         ([None], {"gold": None}, "has a gold answer for 0 of 1 items, so nothing is right or wrong"),
         ([None, 1.0], {}, "has no score for 1 of the samples with an answer and a gold answer: items 0. Their"),
-        ([1.5], {}, r"Line 1 .* has the score 1.5: a score is in \[0, 1\]"),
-        (["lost"], {}, "Line 1 .* has the status 'lost': it must be one of ok, truncated, failed, no_answer"),
+        ([1.5], {}, r"Line 1 .* has the score 1.5, where a score in \[0, 1\]"),
+        (["lost"], {}, "Line 1 .* the status 'lost', where one of ok, truncated, failed, no_answer is needed"),
+        ([1.0], {"index": 7}, "Line 1 .* the index 7 and the sample 0, where a text and a number is needed"),
+        ([1.0], {"cluster": ["q"]}, r"Line 1 .* has the cluster \['q'\], where a text or null"),
         ([[1.0, 0.0]], {"cluster": lambda _, sample: "ab"[sample]}, "samples of item 0 .* different clusters"),
     ],
 )

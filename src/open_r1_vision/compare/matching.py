@@ -138,7 +138,7 @@ def _refuse_different(runs: Sequence[Run]) -> None:
 
 
 def _is_shared(index: str, runs: Sequence[Run]) -> bool:
-    found = [run.items[index] for run in runs if index in run.items and index not in run.lacking]
+    found = [run.items[index] for run in runs if index in run.items and run.items[index].is_complete]
     return len(found) == len(runs) and len({answers.gold for answers in found}) == 1
 
 

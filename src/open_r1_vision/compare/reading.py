@@ -36,12 +36,14 @@ class Answers:
         gold: the gold answer.
         cluster: what the item shares with others; None for an independent item.
         prompt: sha256 of the messages.
+        is_complete: the item has as many samples as the run was to draw.
     """
 
     scores: tuple[float, ...]
     gold: str | None = None
     cluster: str | None = None
     prompt: str = ""
+    is_complete: bool = True
 
 
 @dataclass(frozen=True)
@@ -58,7 +60,6 @@ class Run:
         judged_by: how many samples were judged by what.
         styles: the prompt styles of the samples.
         no_gold: indexes that were left out, because there is no gold answer.
-        lacking: indexes that have fewer samples than the run was to draw.
         num_expected: samples that the run was to draw; None where that is not known.
     """
 
@@ -71,13 +72,17 @@ class Run:
     judged_by: Mapping[str, int] = field(default_factory=dict)
     styles: tuple[str, ...] = ()
     no_gold: tuple[str, ...] = ()
-    lacking: tuple[str, ...] = ()
     num_expected: int | None = None
 
     @property
     def num_samples(self) -> int:
         """Samples that the file holds."""
         return sum(self.statuses.values())
+
+    @property
+    def lacking(self) -> list[str]:
+        """Indexes that have fewer samples than the run was to draw."""
+        return [index for index, answers in self.items.items() if not answers.is_complete]
 
     @property
     def is_finished(self) -> bool:
@@ -144,11 +149,13 @@ def read_run(folder: str | Path, name: str = "") -> Run:
             f"{path} has a gold answer for 0 of {len(by_index):,} items, so nothing is right or wrong: evaluate "
             "a split with answers, or hand the answers in where they are kept."
         )
-    left_out = set(no_gold)
-    items = {index: _to_answers(path, index, group) for index, group in by_index.items() if index not in left_out}
     settings = _read_settings(folder / RUN_FILE)
     num_items, per_item = (find_setting(settings, name) for name in ("num_items", "num_samples"))
     most = per_item if isinstance(per_item, int) else max(map(len, by_index.values()))
+    left_out = set(no_gold)
+    items = {
+        index: _to_answers(path, index, group, most) for index, group in by_index.items() if index not in left_out
+    }
     return Run(
         name=name or folder.name,
         benchmark=str(lines[0]["dataset"]),
@@ -159,7 +166,6 @@ def read_run(folder: str | Path, name: str = "") -> Run:
         judged_by=Counter(line["judged_by"] for line in lines),
         styles=tuple(sorted({str(line["prompt_style"]) for line in lines})),
         no_gold=tuple(no_gold),
-        lacking=tuple(index for index, group in by_index.items() if len(group) < most),
         num_expected=num_items * most if isinstance(num_items, int) else None,
     )
 
@@ -192,47 +198,48 @@ def first_few(names: Iterable[str], count: int = 3) -> str:
 
 
 def _read_lines(path: Path) -> list[dict[str, Any]]:
+    """The fields of each line that are needed here: the texts of a large run would not fit."""
+    lines = []
     try:
-        data = path.read_bytes()
+        with path.open("rb") as file:
+            for number, line in enumerate(file, start=1):
+                # what has no end is torn: its run was killed, and counts as unfinished
+                if line.endswith(b"\n") and line.strip():
+                    lines.append(_read_line(path, number, line))
     except OSError as error:
         raise ValueError(f"{path} can't be read ({error}): give the folder of one benchmark of a run.") from error
-    *whole, rest = data.split(b"\n")
-    lines = []
-    for number, line in enumerate([*whole, rest], start=1):
-        if not line.strip():
-            continue
-        try:
-            record = json.loads(line)
-        except ValueError as error:
-            if number > len(whole):
-                continue  # torn: its run was killed, and counts as unfinished
-            raise ValueError(f"Line {number} of {path} is no JSON ({error}): evaluate anew, or mend it.") from error
-        if not isinstance(record, dict):
-            raise ValueError(
-                f"Line {number} of {path} is no record, but a {type(record).__name__}: compare reads what "
-                "open_r1_vision.evaluate writes or imports."
-            )
-        if missing := [name for name in _FIELDS if name not in record]:
-            raise ValueError(
-                f"Line {number} of {path} lacks {', '.join(missing)}: compare reads what open_r1_vision.evaluate "
-                "writes or imports."
-            )
-        _check_line(path, number, record)
-        lines.append(record)
     return lines
 
 
-def _check_line(path: Path, number: int, record: dict[str, Any]) -> None:
-    score, status = record["score"], record["status"]
+def _read_line(path: Path, number: int, line: bytes) -> dict[str, Any]:
+    try:
+        record = json.loads(line)
+    except ValueError as error:
+        raise ValueError(f"Line {number} of {path} is no JSON ({error}): evaluate anew, or mend it.") from error
+    if not isinstance(record, dict):
+        raise ValueError(
+            f"Line {number} of {path} is no record, but a {type(record).__name__}: compare reads what "
+            "open_r1_vision.evaluate writes or imports."
+        )
+    if missing := [name for name in _FIELDS if name not in record]:
+        raise ValueError(
+            f"Line {number} of {path} lacks {', '.join(missing)}: compare reads what open_r1_vision.evaluate "
+            "writes or imports."
+        )
+    kept = {name: record[name] for name in _FIELDS}
+    score, status, cluster = kept["score"], kept["status"], kept["cluster"]
     is_score = isinstance(score, (int, float)) and math.isfinite(score) and 0 <= score <= 1
     if score is not None and not is_score:
-        raise ValueError(
-            f"Line {number} of {path} has the score {score!r}: a score is in [0, 1], or null without gold."
-        )
-    if status not in STATUSES:
-        raise ValueError(
-            f"Line {number} of {path} has the status {status!r}: it must be one of {', '.join(STATUSES)}."
-        )
+        wanted, given = "a score in [0, 1], or null without gold", f"the score {score!r}"
+    elif status not in STATUSES:
+        wanted, given = f"one of {', '.join(STATUSES)}", f"the status {status!r}"
+    elif not isinstance(kept["index"], str) or not isinstance(kept["sample"], int):
+        wanted, given = "a text and a number", f"the index {kept['index']!r} and the sample {kept['sample']!r}"
+    elif cluster is not None and not isinstance(cluster, str):
+        wanted, given = "a text or null", f"the cluster {cluster!r}"
+    else:
+        return kept
+    raise ValueError(f"Line {number} of {path} has {given}, where {wanted} is needed: evaluate anew, or mend it.")
 
 
 def _check_scored(path: Path, lines: Sequence[Mapping[str, Any]]) -> None:
@@ -248,7 +255,7 @@ def _check_scored(path: Path, lines: Sequence[Mapping[str, Any]]) -> None:
         )
 
 
-def _to_answers(path: Path, index: str, group: Sequence[Mapping[str, Any]]) -> Answers:
+def _to_answers(path: Path, index: str, group: Sequence[Mapping[str, Any]], most: int) -> Answers:
     clusters = {line["cluster"] for line in group}
     if len(clusters) > 1:
         raise ValueError(
@@ -257,10 +264,8 @@ def _to_answers(path: Path, index: str, group: Sequence[Mapping[str, Any]]) -> A
         )
     ordered = sorted(group, key=lambda line: line["sample"])
     scores = tuple(float(line["score"] or 0.0) if line["status"] == "ok" else 0.0 for line in ordered)
-    cluster = ordered[0]["cluster"]
-    return Answers(
-        scores, ordered[0]["gold"], None if cluster is None else str(cluster), str(ordered[0]["prompt_sha"])
-    )
+    first = ordered[0]
+    return Answers(scores, first["gold"], first["cluster"], str(first["prompt_sha"]), len(group) >= most)
 
 
 def _read_settings(path: Path) -> dict[str, Any]:
