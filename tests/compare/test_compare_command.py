@@ -198,19 +198,12 @@ def test_without_statsmodels(runs, monkeypatch, capsys):
 
 def test_the_commands_of_the_documents(tmp_path, monkeypatch, capsys):
     text = (Path(__file__).parents[2] / "docs" / "comparing.md").read_text(encoding="utf-8")
-    commands = [
-        line.split("open_r1_vision.compare ")[1].split()
-        for line in text.splitlines()
-        if "python -m open_r1_vision.compare " in line
-    ]
+    commands = [words.split() for words in re.findall(r"python -m open_r1_vision.compare (\S.*)", text)]
     assert len(commands) >= 4
     monkeypatch.chdir(tmp_path)
     for words in commands:
-        for run in [
-            word
-            for word in words
-            if not word.startswith("--") and word not in ("all", "runs/comparison", "comparison")
-        ]:
+        first_option = next((place for place, word in enumerate(words) if word.startswith("--")), len(words))
+        for run in words[:first_option]:
             write_run(tmp_path / run, "emma", [[1.0, 0.0], [0.0, 0.0]])
         assert main(words) == 0, words
     assert (tmp_path / "runs" / "comparison" / "forest.png").exists()
