@@ -122,7 +122,7 @@ def take_run(output_dir: Path, obsolete: bool = False) -> TextIO:
     except OSError as error:
         lock.close()
         raise ValueError(
-            f"{output_dir} is being written by another run: wait for it, end it, or set another output_dir."
+            f"{output_dir} is being written by another run: wait for it, end it, or set another output folder."
         ) from error
     _TAKEN[output_dir.resolve()] = lock
     for path in output_dir.iterdir() if obsolete else ():

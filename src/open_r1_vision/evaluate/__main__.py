@@ -31,15 +31,12 @@ _INTERRUPTED = 130
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line; 1 when samples or verdicts failed, 2 when nothing could be done, 130 when interrupted."""
     args = _build_parser().parse_args(argv)
-    before = signal.signal(signal.SIGTERM, _interrupt)
     try:
         return args.command(args)
     except (ValueError, OSError) as error:
         # what the libraries find wrong with a model folder or a file is an OSError
         sys.stderr.write(f"error: {error}\n")
         return 2
-    finally:
-        signal.signal(signal.SIGTERM, before)
 
 
 def run(args: argparse.Namespace) -> int:
@@ -182,4 +179,5 @@ def _count_lines(path: Path) -> int:
 
 
 if __name__ == "__main__":
+    signal.signal(signal.SIGTERM, _interrupt)
     sys.exit(main())

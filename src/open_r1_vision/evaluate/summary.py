@@ -173,7 +173,7 @@ def _status_lines(summary: Summary) -> list[str]:
     tokens = f"{summary.tokens} tokens" if summary.num_counted else "tokens not known"
     if 0 < summary.num_counted < count:
         tokens += f" in the {summary.num_counted} samples whose number is known"
-    lines.append(f"{tokens}, {summary.seconds:.0f} s")
+    lines.append(f"{tokens}, {summary.seconds:.{0 if summary.seconds >= 10 else 1}f} s")
     return lines
 
 
