@@ -36,9 +36,8 @@ class FakeLaunch:
         self.commands.append(command)
         folder = Path(option(command, "output_dir"))
         for step, scores in ((0, [0.0] * 4), (2, self.accuracies.get(folder.name, [0.0] * 4))):
-            write_samples(
-                folder, step, [Sample(f"row-{i}", "text", s, "caption", None, None, s, s) for i, s in enumerate(scores)]
-            )
+            named = [(f"row-{index}", score) for index, score in enumerate(scores)]
+            write_samples(folder, step, [Sample(row, "text", s, "caption", None, None, s, s) for row, s in named])
         (folder / "completions").mkdir()
         for step, groups in enumerate(self.signals.get(folder.name, [])):
             rows = [(f"page-{step}-{i}", value) for i, values in enumerate(groups) for value in values]
