@@ -122,6 +122,12 @@ def test_a_letter_counts_among_the_last_five_words():
     assert infer_option("A or B", WORDS) == (None, "none")
 
 
+def test_an_options_text_counts_in_a_short_reply():
+    # the options have 3 + 3 + 10 + 4 characters
+    assert infer_option("dog".rjust(40, "-"), WORDS) == ("B", "option_text")
+    assert infer_option("dog".rjust(41, "-"), WORDS) == (None, "none")
+
+
 @pytest.mark.parametrize(
     "piece", ["answer is ", "<answer>", r"\boxed{", "A ", "\n", "Answer:\n", " " * 50 + "B", "*", "not a ", "答案是"]
 )

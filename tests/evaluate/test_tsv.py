@@ -2,6 +2,7 @@
 """VLMEvalKit's tables: what stands in a cell comes back as it was; what can't be used is refused with its place."""
 
 import base64
+import csv
 import hashlib
 import json
 from io import BytesIO
@@ -42,6 +43,13 @@ def test_cells_survive_a_round_trip(tmp_path):
     table = read_table(tmp_path / "t.tsv")
     assert table.columns == ("index", "answer", "twice")
     assert table.rows == rows
+
+
+def test_cells_are_as_long_as_images_and_the_limit_of_csv_is_put_back(tmp_path):
+    limit = csv.field_size_limit()
+    write_table(tmp_path / "t.tsv", ["index", "a"], [{"index": 1, "a": "x" * 2_000_000}])
+    assert len(read_table(tmp_path / "t.tsv").rows[0]["a"]) == 2_000_000
+    assert csv.field_size_limit() == limit
 
 
 def test_pandas_reads_what_we_write_and_we_read_what_it_writes(tmp_path):
