@@ -206,7 +206,7 @@ def collect(claim: Claim, study: Study) -> Pairs:
 
 def _last_scores(folder: Path, measure: str) -> dict[str, float]:
     """What each held-out row scores after training; caption exactness and facts count if they are whole."""
-    from open_r1_vision.evaluation import read_evaluations
+    from open_r1_vision.held_out import read_evaluations
 
     evaluations = read_evaluations(folder)
     return {sample.id: float(getattr(sample, measure) >= 1) for sample in evaluations[max(evaluations)]}
@@ -214,7 +214,7 @@ def _last_scores(folder: Path, measure: str) -> dict[str, float]:
 
 def _read_again(folder: Path, measure: str) -> dict[str, float]:
     """What the frozen reader of RACRO's recipe answers from the captions after training."""
-    from open_r1_vision.evaluation import read_evaluations
+    from open_r1_vision.held_out import read_evaluations
     from open_r1_vision.reasoners import build_reasoner
     from open_r1_vision.reasoners.config import ReasonerConfig
     from open_r1_vision.rewards.answers import score_answer

@@ -72,7 +72,7 @@ def _compare(pairs: list[tuple[Path, Path]], measure: str, step: int | None) -> 
 
 
 def _scores(run: Path, measure: str, step: int | None) -> dict[str, float]:
-    from open_r1_vision.evaluation import MEASURES, read_evaluations
+    from open_r1_vision.held_out import MEASURES, read_evaluations
 
     evaluations = read_evaluations(run)
     if not evaluations:

@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 from test_eval_scripts import load
 
-from open_r1_vision.evaluation import Sample, write_samples
+from open_r1_vision.held_out import Sample, write_samples
 
 pytest.importorskip("statsmodels")
 

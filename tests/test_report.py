@@ -7,7 +7,7 @@ from PIL import Image
 
 from open_r1_vision.curves import CURVE_FILE, draw_curve
 from open_r1_vision.data.rows import add_prompts, rows_from_list
-from open_r1_vision.evaluation import Sample, evaluate, write_samples
+from open_r1_vision.held_out import Sample, evaluate, write_samples
 from open_r1_vision.report import format_table, read_results, write_report
 from open_r1_vision.runs import RESULTS_FILE
 
@@ -125,7 +125,7 @@ def test_settings_that_json_does_not_know(tmp_path):
 
 
 def test_the_picture(folder):
-    from open_r1_vision.evaluation import read_evaluations
+    from open_r1_vision.held_out import read_evaluations
 
     path = folder / "a.png"
     draw_curve(path, read_evaluations(folder), HISTORY[:2])

@@ -19,8 +19,8 @@ from transformers import AutoModelForImageTextToText, GenerationConfig
 
 from open_r1_vision import train
 from open_r1_vision.arguments import read_recipe
-from open_r1_vision.evaluation import evaluate, read_evaluations
 from open_r1_vision.generation import GreedyGenerator
+from open_r1_vision.held_out import evaluate, read_evaluations
 from open_r1_vision.models import load_processor
 from open_r1_vision.trainers import VisionGRPOTrainer
 

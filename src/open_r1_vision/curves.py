@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from open_r1_vision.evaluation import MEASURES, Sample, scores_of
+from open_r1_vision.held_out import MEASURES, Sample, scores_of
 from open_r1_vision.statistics import wilson_interval
 
 CURVE_FILE = "learning_curve.png"

@@ -255,7 +255,7 @@ def add_callbacks(trainer: Any, script_args: ScriptArguments, eval_rows: Any, re
     """The progress bar, and the held-out evaluation where there are rows for it."""
     from transformers import ProgressCallback
 
-    from open_r1_vision.evaluation import HeldOutEvaluation, facts_scorer
+    from open_r1_vision.held_out import HeldOutEvaluation, facts_scorer
     from open_r1_vision.progress import RewardProgressCallback
     from open_r1_vision.rewards.loading import reward_name
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from open_r1_vision.compare import compare_runs
-from open_r1_vision.evaluation import Sample, write_samples
+from open_r1_vision.held_out import Sample, write_samples
 
 SCRIPT = Path(__file__).parents[2] / "eval" / "pairs.py"
 
