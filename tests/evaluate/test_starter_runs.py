@@ -13,6 +13,7 @@ import pytest
 
 from open_r1_vision.decoding import CalibratedGenerator, Calibration
 from open_r1_vision.evaluate.__main__ import main
+from open_r1_vision.evaluate.options import read_training_recipe
 from open_r1_vision.evaluate.records import read_records, read_run
 from open_r1_vision.generation import GreedyGenerator, encode_chats
 from open_r1_vision.prompts import load_prompt
@@ -180,6 +181,12 @@ def test_a_recipe_says_how_its_model_is_asked(tmp_path):
     settings = read_run(tmp_path / "recipe" / "starter_digits")
     assert (settings["prompt_style"], settings["max_tokens"]) == ("method", 60)
     assert settings["system_prompt"] == load_prompt("starter")
+    assert read_training_recipe(recipe, "three_step") == {"prompt_style": "method", "system_prompt": "starter"}
+    with_stop = tmp_path / "recipe.yaml"
+    with_stop.write_text("stop_token: '<|im_end|>'\nmax_pixels: 3136\n")
+    same = {"prompt_style": "method", "max_pixels": 3136}
+    assert read_training_recipe(str(with_stop), "endpoint") == same
+    assert read_training_recipe(str(with_stop), "vllm") == {**same, "stop_token": "<|im_end|>"}
     # the starter's own benchmark asks in the same words
     assert main(words(tmp_path / "own", 4)) == 0
     texts = [samples(tmp_path / name).read_text() for name in ("recipe", "own")]

@@ -42,7 +42,9 @@ def main(argv: Sequence[str] | None = None) -> int:
 def run(args: argparse.Namespace) -> int:
     """Evaluate."""
     given = {item.name: value for item in fields(RunOptions) if (value := getattr(args, item.name)) is not None}
-    options = RunOptions(**{**(read_training_recipe(args.recipe) if args.recipe else {}), **given})
+    backend = given.get("backend", RunOptions.backend)
+    asked = read_training_recipe(args.recipe, backend) if args.recipe else {}
+    options = RunOptions(**{**asked, **given})
     from open_r1_vision.evaluate.benchmarks import find
 
     benchmark = find(options.benchmark)

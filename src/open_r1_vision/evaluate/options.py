@@ -11,6 +11,15 @@ BACKENDS = ("transformers", "vllm", "endpoint", "three_step")
 #: Items that are worked on together. A model's memory bounds the first; the others queue requests by themselves, and
 #: a run that is killed loses what is under way.
 _BATCH_SIZES = {"transformers": 8, "vllm": 256, "endpoint": 32, "three_step": 8}
+#: Options that only some backends use.
+_ONLY: dict[str, tuple[str, ...]] = {
+    **dict.fromkeys(("calibration", "calibration_span", "plausibility", "attn_implementation"), ("transformers",)),
+    **dict.fromkeys(("stop_token", "dtype"), ("transformers", "vllm")),
+    **dict.fromkeys(("base_url", "api_key_env", "server"), ("endpoint",)),
+    **dict.fromkeys(("vllm_gpu_memory_utilization", "vllm_tensor_parallel_size", "vllm_max_model_length"), ("vllm",)),
+    **dict.fromkeys(("reasoner", "steps"), ("three_step",)),
+    **dict.fromkeys(("temperature", "top_p", "max_tokens", "seed", "samples"), ("transformers", "vllm", "endpoint")),
+}
 
 
 @dataclass
@@ -171,24 +180,10 @@ class RunOptions:
 
     def _check_effects(self) -> None:
         defaults = {item.name: item.default for item in fields(self)}
-        only = {
-            "calibration": ("transformers",),
-            "calibration_span": ("transformers",),
-            "plausibility": ("transformers",),
-            "attn_implementation": ("transformers",),
-            "stop_token": ("transformers", "vllm"),
-            "dtype": ("transformers", "vllm"),
-            **dict.fromkeys(("base_url", "api_key_env", "server"), ("endpoint",)),
-            **dict.fromkeys(
-                ("vllm_gpu_memory_utilization", "vllm_tensor_parallel_size", "vllm_max_model_length"), ("vllm",)
-            ),
-            **dict.fromkeys(("reasoner", "steps"), ("three_step",)),
-            **dict.fromkeys(
-                ("temperature", "top_p", "max_tokens", "seed", "samples"), ("transformers", "vllm", "endpoint")
-            ),
-        }
         idle = [
-            name for name, kinds in only.items() if getattr(self, name) != defaults[name] and self.backend not in kinds
+            name
+            for name, kinds in _ONLY.items()
+            if getattr(self, name) != defaults[name] and self.backend not in kinds
         ]
         if idle:
             where = "in the block of --reasoner" if self.backend == "three_step" else "elsewhere"
@@ -203,8 +198,11 @@ class RunOptions:
             )
 
 
-def read_training_recipe(path: str) -> dict[str, Any]:
+def read_training_recipe(path: str, backend: str) -> dict[str, Any]:
     """What a training recipe says of the way in which its model is asked, as options of a run.
+
+    What has no effect on the backend is left out: a server ends its replies itself, three steps have limits of their
+    own.
 
     Raises:
         ValueError: it can't be read.
@@ -216,6 +214,7 @@ def read_training_recipe(path: str) -> dict[str, Any]:
     options = {name: said[name] for name in names if said.get(name) is not None}
     if said.get("max_completion_length") is not None:
         options["max_tokens"] = said["max_completion_length"]
+    options = {name: value for name, value in options.items() if backend in _ONLY.get(name, BACKENDS)}
     return {"prompt_style": "method", **options}
 
 
