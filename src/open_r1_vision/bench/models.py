@@ -2,11 +2,15 @@
 """What is measured: models with random weights, their processor, and what both trainers get."""
 
 import argparse
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import torch
-from datasets import Dataset
+from datasets import Dataset, List
+from datasets import Image as ImageColumn
+from PIL import Image
+from tokenizers import AddedToken
 from transformers import Qwen2_5_VLConfig, Qwen2_5_VLForConditionalGeneration
 
 from open_r1_vision.starter.model import SPECIAL_TOKENS, build_processor, build_tokenizer
@@ -36,12 +40,22 @@ VOCABULARY = {"tiny": 512, "8m": 512, "3b": 151936}
 
 
 def add_model_arguments(parser: argparse.ArgumentParser) -> None:
-    """What benchmarks say of the model, its batch and its device."""
+    """What benchmarks say of the model, its batch of groups and its device."""
+    add_batch_arguments(parser)
+    parser.add_argument("--generations", type=int, default=8, help="completions of each prompt, G")
+
+
+def add_checkpointing_argument(parser: argparse.ArgumentParser) -> None:
+    """For benchmarks that go back through the model."""
+    parser.add_argument("--gradient-checkpointing", action="store_true", help="compute layers again going back")
+
+
+def add_batch_arguments(parser: argparse.ArgumentParser) -> None:
+    """What benchmarks say of the model, its batch of prompts and its device."""
     parser.add_argument("--shape", choices=list(SHAPES), default="8m", help="of a Qwen2.5-VL with random weights")
     parser.add_argument("--pixels", type=int, default=448, help="height and width of an image, a multiple of 28")
     parser.add_argument("--images", type=int, default=1, help="images of a prompt")
     parser.add_argument("--prompts", type=int, default=1, help="different prompts of the batch")
-    parser.add_argument("--generations", type=int, default=8, help="completions of each prompt, G")
     parser.add_argument("--tokens", type=int, default=64, help="most tokens of a completion")
     parser.add_argument("--repeats", type=int, default=5, help="measurements of each, after one that doesn't count")
     parser.add_argument("--threads", type=int, default=1, help="of torch, on the CPU")
@@ -114,12 +128,46 @@ def build_model(shape: str, device: str, dtype: torch.dtype) -> Any:
     return model.to(dtype)
 
 
-def build_processor_for(pixels: int) -> Any:
-    """The processor; it leaves images of that height and width as they are, if it is a multiple of 28."""
-    processor: Any = build_processor(build_tokenizer())
-    area = pixels**2
+def build_processor_for(args: argparse.Namespace) -> Any:
+    """The processor; it leaves images of that height and width as they are, if it is a multiple of 28.
+
+    The tokens that the vocabulary has beyond the starter's are made-up words, so that a random completion is a text
+    that has as many tokens when it is read again.
+    """
+    tokenizer = build_tokenizer()
+    words = range(len(tokenizer), VOCABULARY[args.shape])
+    tokenizer.add_tokens([AddedToken(f"~{index:06d}", normalized=False) for index in words])
+    processor: Any = build_processor(tokenizer)
+    area = args.pixels**2
     processor.image_processor.size = {"shortest_edge": min(area, 56 * 56), "longest_edge": area}
     return processor
+
+
+def running_on() -> dict[str, Any]:
+    """Generation settings with which every text has all tokens that it may have: no special token is sampled."""
+    return {"suppress_tokens": list(range(len(SPECIAL_TOKENS)))}
+
+
+def build_rows(args: argparse.Namespace, **columns: Sequence[Any]) -> Dataset:
+    """A data set with a row for each prompt: `id`, `images`, `problem`, `solution`, `problem_type`, `prompt`.
+
+    Args:
+        args: sizes.
+        columns: further columns.
+    """
+    rows = [
+        {
+            "id": f"row-{index}",
+            "images": [Image.fromarray(array) for array in arrays],
+            "problem": question,
+            "solution": "7",
+            "problem_type": "number",
+            "prompt": [{"role": "user", "content": question}],
+            **{name: values[index] for name, values in columns.items()},
+        }
+        for index, (arrays, question) in enumerate(draw_prompts(args))
+    ]
+    return Dataset.from_list(rows).cast_column("images", List(ImageColumn()))
 
 
 def _no_reward(completions: list, **columns: Any) -> list[float]:
