@@ -13,9 +13,16 @@ import torch
 import transformers
 import trl
 
-from open_r1_vision.bench import generate, update
+from open_r1_vision.bench import calibration, caption, generate, hint, step, update
 
-SUBCOMMANDS = {"generate": generate, "update": update}
+SUBCOMMANDS = {
+    "update": update,
+    "generate": generate,
+    "caption": caption,
+    "hint": hint,
+    "calibration": calibration,
+    "step": step,
+}
 
 
 def main(words: Sequence[str] | None = None) -> None:

@@ -11,16 +11,15 @@ import tempfile
 from typing import Any
 
 import torch
-from PIL import Image
 from trl import GRPOConfig, GRPOTrainer
 
 from open_r1_vision.bench.measuring import compare, equal_share, take_turns
 from open_r1_vision.bench.models import (
     VOCABULARY,
     add_model_arguments,
+    build_chats,
     build_model,
     build_processor_for,
-    draw_prompts,
     running_on,
     trainer_inputs,
     trainer_options,
@@ -50,7 +49,7 @@ def run(args: argparse.Namespace) -> list[dict[str, Any]]:
     torch.set_num_threads(args.threads)
     with tempfile.TemporaryDirectory() as folder:
         trainers = _build_trainers(args, folder)
-        chats = _build_chats(args)
+        chats = build_chats(args, copies=args.generations)
         batches = {name: trainer._tokenize_prompts(chats) for name, trainer in trainers.items()}
         sampled: dict[str, list] = {name: [] for name in trainers}
 
@@ -91,23 +90,6 @@ def _build_trainers(args: argparse.Namespace, folder: str) -> dict[str, Any]:
         trainer.generation_config.eos_token_id = trainer.eos_token_ids
         trainers[name] = trainer
     return trainers
-
-
-def _build_chats(args: argparse.Namespace) -> list[list[dict]]:
-    """The rows of a generation batch, each prompt's copies with copies of its images, as a data set gives them."""
-    return [
-        [
-            {
-                "role": "user",
-                "content": [
-                    *({"type": "image", "image": Image.fromarray(array)} for array in arrays),
-                    {"type": "text", "text": question},
-                ],
-            }
-        ]
-        for arrays, question in draw_prompts(args)
-        for _ in range(args.generations)
-    ]
 
 
 def _process(processor: Any, chats: list[list[dict]]) -> None:

@@ -2,6 +2,8 @@
 """Taking turns in one process, with the time, the processor's time and the memory of each turn."""
 
 import ctypes
+import functools
+import gc
 import math
 import re
 import statistics
@@ -51,18 +53,19 @@ def take_turns(
         prepare: what has to be done before each turn and isn't measured.
     """
     turns: dict[str, list[Turn]] = {name: [] for name in names}
-    for number in range(repeats + 1):
-        for name in names if number % 2 else reversed(names):
-            if prepare is not None:
-                prepare(name, number)
-            memory = Memory(device)
-            start, busy = time.perf_counter(), time.process_time()
-            num_tokens = work(name, number)
-            if device == "cuda":
-                torch.cuda.synchronize()
-            turn = Turn(time.perf_counter() - start, time.process_time() - busy, memory.peak(), num_tokens)
-            if number:
-                turns[name].append(turn)
+    # `train()` collects garbage when it begins, which is to look through what a step left, not through all modules
+    gc.collect()
+    gc.freeze()
+    try:
+        for number in range(repeats + 1):
+            for name in names if number % 2 else reversed(names):
+                if prepare is not None:
+                    prepare(name, number)
+                turn = _measure(functools.partial(work, name, number), device)
+                if number:
+                    turns[name].append(turn)
+    finally:
+        gc.unfreeze()
     return turns
 
 
@@ -97,6 +100,15 @@ def compare(turns: Mapping[str, Sequence[Turn]], first: str) -> dict[str, dict[s
 def equal_share(ours: Sequence[Any], theirs: Sequence[Any]) -> float:
     """The share of places at which two lists of the same length are equal."""
     return statistics.fmean(a == b for a, b in zip(ours, theirs, strict=True))
+
+
+def _measure(work: Callable[[], int], device: str) -> Turn:
+    memory = Memory(device)
+    start, busy = time.perf_counter(), time.process_time()
+    num_tokens = work()
+    if device == "cuda":
+        torch.cuda.synchronize()
+    return Turn(time.perf_counter() - start, time.process_time() - busy, memory.peak(), num_tokens)
 
 
 def _known(value: float) -> float | None:

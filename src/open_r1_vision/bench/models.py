@@ -7,8 +7,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from datasets import Dataset, List
-from datasets import Image as ImageColumn
+from datasets import Dataset
 from PIL import Image
 from tokenizers import AddedToken
 from transformers import Qwen2_5_VLConfig, Qwen2_5_VLForConditionalGeneration
@@ -148,6 +147,23 @@ def running_on() -> dict[str, Any]:
     return {"suppress_tokens": list(range(len(SPECIAL_TOKENS)))}
 
 
+def build_chats(args: argparse.Namespace, copies: int = 1) -> list[list[dict]]:
+    """A chat for each prompt, or several with copies of its images, as a data set gives them."""
+    return [
+        [
+            {
+                "role": "user",
+                "content": [
+                    *({"type": "image", "image": Image.fromarray(array)} for array in arrays),
+                    {"type": "text", "text": question},
+                ],
+            }
+        ]
+        for arrays, question in draw_prompts(args)
+        for _ in range(copies)
+    ]
+
+
 def build_rows(args: argparse.Namespace, **columns: Sequence[Any]) -> Dataset:
     """A data set with a row for each prompt: `id`, `images`, `problem`, `solution`, `problem_type`, `prompt`.
 
@@ -167,7 +183,7 @@ def build_rows(args: argparse.Namespace, **columns: Sequence[Any]) -> Dataset:
         }
         for index, (arrays, question) in enumerate(draw_prompts(args))
     ]
-    return Dataset.from_list(rows).cast_column("images", List(ImageColumn()))
+    return Dataset.from_list(rows)
 
 
 def _no_reward(completions: list, **columns: Any) -> list[float]:
