@@ -10,9 +10,7 @@ SIZES = ["--prompts", 4, "--generations", 2, "--tokens", 5, "--repeats", 1]
     [
         # 4 groups of 2 completions of 5 tokens, and 2 of them again
         ([], 40 + 20),
-        # and those once more, at the last of 3 levels
-        (["--solved-at", 2], 40 + 20 + 20),
-        # in vain
+        # and once more, at the last of 3 levels, in vain
         (["--solved-at", 3], 40 + 20 + 20),
         (["--all-wrong", 0], 40),
         (["--all-wrong", 1, "--levels", 2], 40 + 40),
@@ -23,7 +21,7 @@ def test_tokens_of_a_step(tmp_path, settings, ours):
     check_times(rows, "authors")
     levels = 2 if "--levels" in settings else 3
     assert {name: row["tokens"] for name, row in rows.items()} == {
-        "authors": 40 * levels if "--all-wrong" not in settings or settings[1] else 40 * levels,
+        "authors": 40 * levels,
         "parallel": 40 * levels,
         "ours": ours,
     }

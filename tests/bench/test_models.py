@@ -5,11 +5,12 @@ import torch
 
 from open_r1_vision.bench.models import VOCABULARY, build_model, build_processor_for, build_rows
 
-ARGS = argparse.Namespace(shape="3b", pixels=1008, images=1, prompts=2)
+SIZES = {"shape": "3b", "pixels": 1008, "images": 1, "prompts": 2}
+ARGS = argparse.Namespace(**SIZES, device="meta", dtype="bfloat16", attention="sdpa")
 
 
 def test_3b_has_the_parameters_of_qwen2_5_vl_3b():
-    model = build_model("3b", "meta", torch.bfloat16)
+    model = build_model(ARGS)
     # 36 layers of queries, keys and values with biases, output, MLP and two norms; embeddings, a norm
     layer = 2048 * (2048 + 2 * 256) + 2048 + 2 * 256 + 2048 * 2048 + 3 * 2048 * 11008 + 2 * 2048
     text = 151936 * 2048 + 36 * layer + 2048

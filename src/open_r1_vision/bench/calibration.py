@@ -44,7 +44,7 @@ def run(args: argparse.Namespace) -> list[dict[str, Any]]:
         replies, and the share of replies that are equal to the authors' in the first round.
     """
     torch.set_num_threads(args.threads)
-    model = build_model(args.shape, args.device, getattr(torch, args.dtype)).eval()
+    model = build_model(args).eval()
     processor = build_processor_for(args)
     chats = build_chats(args)
     plain, ours = (

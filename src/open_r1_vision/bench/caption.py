@@ -55,7 +55,7 @@ def run(args: argparse.Namespace) -> list[dict[str, Any]]:
     with tempfile.TemporaryDirectory() as folder:
         trainers = _build_trainers(args, folder)
         dataset = build_rows(args)
-        outputs: dict[str, list[dict[str, Any]]] = {name: [] for name in trainers}
+        first: dict[str, _Round] = {}
         logs: dict[str, list[dict[str, float]]] = {name: [] for name in trainers}
 
         def work(name: str, number: int) -> int:
@@ -63,27 +63,34 @@ def run(args: argparse.Namespace) -> list[dict[str, Any]]:
             rows = [dataset[index] for index in range(args.prompts) for _ in range(args.generations)]
             torch.manual_seed(number)
             output = trainer._generate_and_score_completions(rows)
-            reward = trainer._metrics["train"]["reward"][-1]
-            outputs[name].append({"replies": trainer.replies, "reward": reward, **output})
+            first.setdefault(name, _Round(trainer, output))
             logs[name].append({f"seconds/{part}": value for part, value in trainer.timed.flush().items()})
             return int(output["completion_mask"].sum()) + sum(map(len, trainer.replies))
 
         turns = take_turns(list(trainers), work, repeats=args.repeats, device=args.device)
-    seconds, stock = breakdown(logs, PARTS), outputs["stock"][0]
+    seconds = breakdown(logs, PARTS)
     return [
         {
             "trainer": name,
             **columns,
             **seconds(name),
-            "equal completions": equal_share(
-                outputs[name][0]["completion_ids"].tolist(), stock["completion_ids"].tolist()
-            ),
-            "equal replies": equal_share(outputs[name][0]["replies"], stock["replies"]),
-            "reward": outputs[name][0]["reward"],
-            "advantage gap": float((outputs[name][0]["advantages"] - stock["advantages"]).abs().max()),
+            "equal completions": equal_share(first[name].completions, first["stock"].completions),
+            "equal replies": equal_share(first[name].replies, first["stock"].replies),
+            "reward": first[name].reward,
+            "advantage gap": float((first[name].advantages - first["stock"].advantages).abs().max()),
         }
         for name, columns in compare(turns, "stock").items()
     ]
+
+
+class _Round:
+    """What is compared of a round."""
+
+    def __init__(self, trainer: Any, output: dict[str, Any]) -> None:
+        self.completions: list[list[int]] = output["completion_ids"].tolist()
+        self.replies: list[list[int]] = trainer.replies
+        self.reward: float = trainer._metrics["train"]["reward"][-1]
+        self.advantages: torch.Tensor = output["advantages"].cpu()
 
 
 def reply_reward(caption_answer: list[str | None], **columns: Any) -> list[float]:
@@ -145,7 +152,7 @@ class ReadingTrainer(TimedGRPOTrainer):
 
 
 def _build_trainers(args: argparse.Namespace, folder: str) -> dict[str, Any]:
-    model = build_model(args.shape, args.device, getattr(torch, args.dtype)).train()
+    model = build_model(args).train()
     options = {**trainer_options(args, folder), "generation_kwargs": running_on()}
     # GRPOTrainer plans for whole steps
     options["gradient_accumulation_steps"] = args.prompts

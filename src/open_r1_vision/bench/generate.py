@@ -75,7 +75,7 @@ def run(args: argparse.Namespace) -> list[dict[str, Any]]:
 
 def _build_trainers(args: argparse.Namespace, folder: str) -> dict[str, Any]:
     processor = build_processor_for(args)
-    model = build_model(args.shape, args.device, getattr(torch, args.dtype))
+    model = build_model(args)
     num_ends = round(args.ending_share * VOCABULARY[args.shape])
     ends = range(VOCABULARY[args.shape] - num_ends, VOCABULARY[args.shape])
     options: dict[str, Any] = {**trainer_options(args, folder), "generation_kwargs": running_on()}

@@ -63,7 +63,11 @@ def run(args: argparse.Namespace) -> list[dict[str, Any]]:
     num_tokens: dict[str, int] = {}
     logs: dict[str, list[dict[str, float]]] = {name: [] for name in SETTINGS}
     with tempfile.TemporaryDirectory() as folder:
-        trainers = {name: _build_trainer(args, folder, settings) for name, settings in SETTINGS.items()}
+        processor = build_processor_for(args)
+        trainers = {
+            name: _build_trainer(args, {**step_options(args, folder), **settings}, processor)
+            for name, settings in SETTINGS.items()
+        }
 
         def work(name: str, number: int) -> int:
             trainer = trainers[name]
@@ -103,7 +107,7 @@ def gate(completions: list, hint_level: list[int], solved_at: list[int], **colum
     return [float(level >= needed) for level, needed in zip(hint_level, solved_at, strict=True)]
 
 
-def _build_trainer(args: argparse.Namespace, folder: str, settings: dict[str, Any]) -> CountingHintTrainer:
+def _build_trainer(args: argparse.Namespace, options: dict[str, Any], processor: Any) -> CountingHintTrainer:
     num_wrong = round(args.all_wrong * args.prompts)
     steps = [" ".join([f"step {number}"] + ["so"] * (args.step_words - 2)) for number in range(args.levels)]
     dataset = build_rows(
@@ -112,10 +116,10 @@ def _build_trainer(args: argparse.Namespace, folder: str, settings: dict[str, An
         solved_at=[args.solved_at if index < num_wrong else 0 for index in range(args.prompts)],
     )
     return CountingHintTrainer(
-        build_model(args.shape, args.device, getattr(torch, args.dtype)),
+        build_model(args),
         NotingReward(),
-        HintGRPOConfig(**step_options(args, folder), hint_levels=args.levels, **settings),
+        HintGRPOConfig(**options, hint_levels=args.levels),
         train_dataset=dataset,
-        processing_class=build_processor_for(args),
+        processing_class=processor,
         gate=gate,
     )

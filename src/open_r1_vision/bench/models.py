@@ -59,6 +59,7 @@ def add_batch_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--repeats", type=int, default=5, help="measurements of each, after one that doesn't count")
     parser.add_argument("--threads", type=int, default=1, help="of torch, on the CPU")
     parser.add_argument("--dtype", choices=["float32", "bfloat16"], default="float32")
+    parser.add_argument("--attention", default="sdpa", help="attention implementation of transformers")
     parser.add_argument("--device", choices=["cpu", "cuda"], default="cuda" if torch.cuda.is_available() else "cpu")
 
 
@@ -94,18 +95,17 @@ def draw_prompts(args: argparse.Namespace) -> list[tuple[list[np.ndarray], str]]
     ]
 
 
-def build_model(shape: str, device: str, dtype: torch.dtype) -> Any:
-    """A model with random weights, the same at each call."""
-    text, vision = SHAPES[shape]
+def build_model(args: argparse.Namespace) -> Any:
+    """A model with random weights, the same at each call, made on its device."""
+    text, vision = SHAPES[args.shape]
     # an eighth of a head's numbers for the time, the rest for height and width
     half = text["hidden_size"] // text["num_attention_heads"] // 2
     sections = [half // 4, (half - half // 4) // 2, half - half // 4 - (half - half // 4) // 2]
-    tokenizer = build_tokenizer()
-    ids: dict[str, Any] = {token: tokenizer.convert_tokens_to_ids(token) for token in SPECIAL_TOKENS}
+    ids: dict[str, Any] = {token: index for index, token in enumerate(SPECIAL_TOKENS)}
     config = Qwen2_5_VLConfig(
         text_config={
             **text,
-            "vocab_size": VOCABULARY[shape],
+            "vocab_size": VOCABULARY[args.shape],
             "num_key_value_heads": 2,
             "max_position_embeddings": 32768,
             "rope_parameters": {"rope_type": "default", "rope_theta": 1e6, "mrope_section": sections},
@@ -129,9 +129,10 @@ def build_model(shape: str, device: str, dtype: torch.dtype) -> Any:
         tie_word_embeddings=True,
     )
     torch.manual_seed(0)
-    with torch.device(device):
+    with torch.device(args.device):
         model: Any = Qwen2_5_VLForConditionalGeneration(config)
-    return model.to(dtype)
+    model.set_attn_implementation(args.attention)
+    return model.to(getattr(torch, args.dtype))
 
 
 def _spread(config: dict[str, Any]) -> float:

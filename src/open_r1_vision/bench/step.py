@@ -71,18 +71,18 @@ def run(args: argparse.Namespace) -> list[dict[str, Any]]:
 
 
 def _build_trainers(args: argparse.Namespace, folder: str, rewards: dict[str, NotingReward]) -> dict[str, Any]:
-    options = step_options(args, folder)
+    options, processor = step_options(args, folder), build_processor_for(args)
     classes: dict[str, tuple[Any, Any]] = {
         "stock": (TimedGRPOTrainer, GRPOConfig),
         "ours": (VisionGRPOTrainer, VisionGRPOConfig),
     }
     return {
         name: trainer_class(
-            build_model(args.shape, args.device, getattr(torch, args.dtype)),
+            build_model(args),
             rewards[name],
             config_class(**options),
             train_dataset=build_rows(args),
-            processing_class=build_processor_for(args),
+            processing_class=processor,
         )
         for name, (trainer_class, config_class) in classes.items()
     }

@@ -33,7 +33,6 @@ from open_r1_vision.trainers import VisionGRPOConfig, VisionGRPOTrainer
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The sizes of the run."""
     add_model_arguments(parser)
-    parser.add_argument("--attention", default="sdpa", help="attention implementation of transformers")
     add_checkpointing_argument(parser)
 
 
@@ -103,10 +102,8 @@ def _build_trainers(args: argparse.Namespace, folder: str) -> dict[str, Any]:
     }
     trainers: dict[str, Any] = {}
     for name, (trainer_class, arguments) in classes.items():
-        model = build_model(args.shape, args.device, getattr(torch, args.dtype))
-        model.set_attn_implementation(args.attention)
         trainers[name] = trainer_class(
-            model.train(),
+            build_model(args).train(),
             args=arguments,
             processing_class=build_processor_for(args),
             **trainer_inputs(),
