@@ -40,7 +40,7 @@ SETTINGS: dict[str, dict[str, Any]] = {
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The sizes of the run."""
     add_step_arguments(parser)
-    parser.set_defaults(prompts=4)
+    parser.set_defaults(prompts=2)
     parser.add_argument("--all-wrong", type=float, default=0.5, help="share of the groups that need a hint")
     parser.add_argument("--levels", type=int, default=3, help="M, the level without hint included")
     parser.add_argument(

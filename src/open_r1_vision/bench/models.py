@@ -10,7 +10,7 @@ import torch
 from datasets import Dataset
 from PIL import Image
 from tokenizers import AddedToken
-from transformers import Qwen2_5_VLConfig, Qwen2_5_VLForConditionalGeneration
+from transformers import AutoModelForImageTextToText, Qwen2_5_VLConfig
 
 from open_r1_vision.starter.model import SPECIAL_TOKENS, build_processor, build_tokenizer
 
@@ -130,9 +130,10 @@ def build_model(args: argparse.Namespace) -> Any:
     )
     torch.manual_seed(0)
     with torch.device(args.device):
-        model: Any = Qwen2_5_VLForConditionalGeneration(config)
-    model.set_attn_implementation(args.attention)
-    return model.to(getattr(torch, args.dtype))
+        # rotary frequencies stay in float32, as in a model that is loaded
+        return AutoModelForImageTextToText.from_config(
+            config, dtype=getattr(torch, args.dtype), attn_implementation=args.attention
+        )
 
 
 def _spread(config: dict[str, Any]) -> float:
