@@ -1,8 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 import argparse
 
+import pytest
 import torch
 
+from open_r1_vision.bench.__main__ import main
 from open_r1_vision.bench.models import VOCABULARY, build_model, build_processor_for, build_rows
 
 SIZES = {"shape": "3b", "pixels": 1008, "images": 1, "prompts": 2}
@@ -37,3 +39,11 @@ def test_rows():
     assert rows[1]["images"][0].size == (1008, 1008)
     # 72 x 72 patches of 14 pixels, 4 of which are one token
     assert build_processor_for(ARGS)(images=rows[1]["images"], text="<|image_pad|>")["input_ids"] == [[5] * 1296]
+
+
+@pytest.mark.parametrize(("given", "advice"), [("1024", "1008 or 1036"), ("28", "56 or 84"), ("57", "56 or 84")])
+def test_sizes_that_images_would_not_keep_are_refused(capsys, given, advice):
+    with pytest.raises(SystemExit):
+        main(["step", "--pixels", given])
+    assert f"{given} is no multiple of 28" in (error := capsys.readouterr().err)
+    assert f"give {advice}" in error

@@ -52,7 +52,7 @@ def add_checkpointing_argument(parser: argparse.ArgumentParser) -> None:
 def add_batch_arguments(parser: argparse.ArgumentParser) -> None:
     """What benchmarks say of the model, its batch of prompts and its device."""
     parser.add_argument("--shape", choices=list(SHAPES), default="8m", help="of a Qwen2.5-VL with random weights")
-    parser.add_argument("--pixels", type=int, default=448, help="height and width of an image, a multiple of 28")
+    parser.add_argument("--pixels", type=_side, default=448, help="height and width of an image, a multiple of 28")
     parser.add_argument("--images", type=int, default=1, help="images of a prompt")
     parser.add_argument("--prompts", type=int, default=1, help="different prompts of the batch")
     parser.add_argument("--tokens", type=int, default=64, help="most tokens of a completion")
@@ -61,6 +61,17 @@ def add_batch_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--dtype", choices=["float32", "bfloat16"], default="float32")
     parser.add_argument("--attention", default="sdpa", help="attention implementation of transformers")
     parser.add_argument("--device", choices=["cpu", "cuda"], default="cuda" if torch.cuda.is_available() else "cpu")
+
+
+def _side(text: str) -> int:
+    side = int(text)
+    if side % 28 or side < 56:
+        below = max(side // 28, 2) * 28
+        raise argparse.ArgumentTypeError(
+            f"{side} is no multiple of 28 from 56 on, so the processor would make the image another size: "
+            f"give {below} or {below + 28}"
+        )
+    return side
 
 
 def trainer_options(args: argparse.Namespace, folder: str) -> dict[str, Any]:

@@ -102,8 +102,11 @@ def _build_trainers(args: argparse.Namespace, folder: str) -> dict[str, Any]:
     }
     trainers: dict[str, Any] = {}
     for name, (trainer_class, arguments) in classes.items():
+        model = build_model(args).train()
+        if args.gradient_checkpointing:
+            model.gradient_checkpointing_enable()  # as `train()` does when it begins
         trainers[name] = trainer_class(
-            build_model(args).train(),
+            model,
             args=arguments,
             processing_class=build_processor_for(args),
             **trainer_inputs(),
