@@ -159,6 +159,12 @@ def test_a_real_server_replies_as_the_model_in_this_process(tmp_path):
     assert [one.raw.strip("\ufffd \n\t") for one in records] == [text.strip("\ufffd \n\t") for text in expected]
 
 
+def test_a_server_without_its_client(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr("open_r1_vision.sample.find_spec", lambda name: None)
+    assert main(words(tmp_path, ScriptedServer())) == 2
+    assert "needs the package openai: `pip install open_r1_vision[reasoners]`" in capsys.readouterr().err
+
+
 class FakeLLM:
     """Stands for vllm.LLM: replies "AB", cut at odd seeds, and keeps what it is asked."""
 
