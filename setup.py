@@ -43,6 +43,7 @@ setup(
     packages=find_packages("src"),
     package_data={
         "open_r1_vision": ["py.typed"],
+        "open_r1_vision.gallery": ["*.html", "*.css", "*.js"],
         "open_r1_vision.prompts": ["*.txt"],
         "open_r1_vision.starter": ["checkpoint/*", "reader/*", "encoder/*", "*.json"],
     },
