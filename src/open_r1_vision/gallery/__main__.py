@@ -28,7 +28,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         "--max_rollouts",
         type=int,
         default=2000,
-        help="most completions, in whole groups, from all over the run (2000)",
+        help="most completions, in whole groups from all over the run (2000)",
     )
     parser.add_argument("--every", type=int, default=1, help="only every Nth logged step (1)")
     parser.add_argument("--image_size", type=int, default=320, help="longest side of an image in pixels (320)")

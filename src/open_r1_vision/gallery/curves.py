@@ -47,7 +47,7 @@ def reward_names(history: Iterable[Mapping[str, Any]]) -> list[str]:
 
 
 def build_curves(run: Path, history: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
-    """Curves by section, each as `{"name", "points": [[step, value], …]}`, held-out ones with a `band` of low and high.
+    """Curves by section, each as `{"name", "points": [[step, value], …]}`; held-out ones have a `band`, low and high.
 
     Metrics that never change stand apart, with their value. Steps grow along a curve; of several values of one step,
     the last counts.

@@ -35,9 +35,9 @@ function boxed(node, text) {
   return box;
 }
 
-function written(text) {
+function written(text, inside = null) {
   const node = make("div", { class: "written", dir: "auto" });
-  for (const part of segments(text)) {
+  for (const part of segments(text, inside)) {
     if (part.cut !== undefined) node.append(cutMark(part.cut));
     else if (part.tag) node.append(make("span", { class: "tag" }, part.text));
     else node.append(part.inside ? make("span", { class: `in-${part.inside}` }, part.text) : part.text);
@@ -110,7 +110,7 @@ function completionCard(one, place, group, data) {
   if (one.hint !== undefined) {
     body.append(make("div", { class: "hint" }, make("h4", {}, `Hint, level ${one.hint_level ?? "unknown"}`), boxed(written(one.hint), one.hint)));
   }
-  body.append(plain(one.text) || Array.isArray(one.text) ? boxed(written(one.text), one.text) : make("p", { class: "quiet" }, "An empty completion."));
+  body.append(plain(one.text) || Array.isArray(one.text) ? boxed(written(one.text, leftOpen(one.hint)), one.text) : make("p", { class: "quiet" }, "An empty completion."));
   const extras = [readerPart(one), factsPart(one, group.facts)];
   for (const [name, text] of Object.entries(one.more || {})) extras.push(folded(name, text, plain(text).length < 80));
   const kind = right < 0 ? "unscored" : grade((one.rewards || [])[right]);
@@ -155,11 +155,14 @@ function showDetail(root, entry, data, zoom) {
   if (group.source) about.append(make("span", {}, group.source));
   const right = entry.right.filter((value) => value !== null && value >= 1).length;
   if (data.right && entry.kind !== "unscored") about.append(make("span", {}, `${label(data.right)}: ${right} of ${entry.right.length} right`));
+  const level = group.completions[0].hint_level;
+  if (level) about.append(make("span", {}, `hint level ${level}`));
   if (isFlat(group)) about.append(make("span", {}, "no signal"));
   const head = make("header", { class: "group-head" }, make("div", {}, make("h2", {}, `Step ${group.step}, group ${group.group}`), about));
-  const side = make("aside", { class: "side" }, pictures(group, data, zoom), question(group, data));
+  const texts = question(group, data);
+  const side = make("aside", { class: "side" }, pictures(group, data, zoom), texts);
   if (group.facts.length) {
-    side.append(make("h4", {}, "Visual facts"), make("ul", { class: "plain-facts" }, ...group.facts.map((fact) => make("li", { dir: "auto" }, plain(fact)))));
+    texts.append(make("h4", {}, "Visual facts"), make("ul", { class: "plain-facts" }, ...group.facts.map((fact) => make("li", { dir: "auto" }, plain(fact)))));
   }
   const cards = make("div", { class: "cards" }, ...group.completions.map((one, place) => completionCard(one, place, group, data)));
   root.replaceChildren(head, make("div", { class: "group-body" }, side, cards));

@@ -113,11 +113,14 @@ function fromHash(hash) {
   return { tab: parts.get("tab") === "curves" ? "curves" : "rollouts", filter, at: parts.get("at") || "" };
 }
 
-/** A completion in parts: tags, what stands inside of which, and what was cut. All parts together are the text. */
-function segments(text) {
-  if (Array.isArray(text)) return [...segments(text[0]), { cut: text[1] }, ...segments(text[2])];
+/** A text in parts: tags, what stands inside of which, and what was cut. All parts together are the text. */
+function segments(text, start = null) {
+  if (Array.isArray(text)) {
+    const head = segments(text[0], start);
+    return [...head, { cut: text[1] }, ...segments(text[2])];
+  }
   const parts = [];
-  let inside = null;
+  let inside = start;
   let last = 0;
   for (const match of text.matchAll(SECTION)) {
     if (match.index > last) parts.push({ inside, text: text.slice(last, match.index) });
@@ -127,6 +130,13 @@ function segments(text) {
   }
   if (last < text.length) parts.push({ inside, text: text.slice(last) });
   return parts;
+}
+
+/** The section that a text leaves open; null where there is none. */
+function leftOpen(text) {
+  const tags = [...plain(text).matchAll(SECTION)];
+  const last = tags[tags.length - 1];
+  return last && !last[1] ? last[2] : null;
 }
 
 /** A number with at most three digits that count, without noise. */
@@ -142,7 +152,7 @@ function short(value) {
 /** Round numbers that lie in a range, about `count` of them. */
 function ticks(low, high, count) {
   const step = 10 ** Math.floor(Math.log10((high - low) / count));
-  const factor = [1, 2, 5, 10].find((one) => (high - low) / (one * step) <= count) || 10;
+  const factor = [1, 2, 5, 10].find((one) => (high - low) / (one * step) <= count + 1) || 10;
   const size = factor * step;
   const found = [];
   for (let number = Math.ceil(low / size - 1e-9); number * size <= high + size * 1e-9; number += 1) {
@@ -171,6 +181,6 @@ function nearest(numbers, value) {
 }
 
 if (typeof module !== "undefined") {
-  const all = { mean, total, scores, kindOf, isFlat, plain, indexGroups, select, toHash, fromHash, segments };
-  module.exports = { ...all, short, ticks, extent, nearest };
+  const all = { mean, total, scores, kindOf, isFlat, plain, indexGroups, select, toHash, fromHash };
+  module.exports = { ...all, segments, leftOpen, short, ticks, extent, nearest };
 }

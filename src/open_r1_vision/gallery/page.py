@@ -93,8 +93,9 @@ def write_gallery(
     texts = describer.pool()
     curves = build_curves(run, history)
     notes = [*selection.notes, *_notes(selection, groups, keys - set(images), describer.num_cut, max_text)]
+    about = _describe_run(run, settings, history)
     data = {
-        "run": _describe_run(run, settings, history),
+        "run": about,
         "rewards": [
             {"name": name, "weight": weight} for name, weight in _weigh(selection.rewards, settings, names).items()
         ],
@@ -105,7 +106,7 @@ def write_gallery(
         "curves": curves,
         "notes": notes,
     }
-    content = build_page(data, f"{data['run']['name']}: rollouts")
+    content = build_page(data, f"{about['name']}: rollouts")
     path.parent.mkdir(parents=True, exist_ok=True)
     draft = path.with_name(f".{path.name}.tmp")
     draft.write_bytes(content)

@@ -92,11 +92,9 @@ class Describer:
             return None
         options = {**self.facts_options, "leave_out_question": False}
         start = row.get("hint") or ""
-        verdicts = [
-            visual_facts_reward([text], [[fact]], response_start=[start], **options) == [1.0] for fact in facts
-        ]
-        is_the_rewards = abs(sum(verdicts) / len(facts) - reward) < 1e-6
-        return [int(verdict) for verdict in verdicts] if is_the_rewards else None
+        shares = [visual_facts_reward([text], [[fact]], response_start=[start], **options)[0] for fact in facts]
+        verdicts = [int(share == 1) for share in shares]
+        return verdicts if abs(sum(verdicts) / len(facts) - reward) < 1e-6 else None
 
     def _place(self, text: str) -> int:
         return self.texts.setdefault(text, len(self.texts))

@@ -92,7 +92,7 @@ def select_groups(
 
 def split_groups(rows: Sequence[Mapping[str, Any]], group_size: int | None = None) -> list[Group]:
     """Neighbours with one prompt and one `group`; without that column, at most `group_size` of them."""
-    groups = []
+    groups: list[Group] = []
     for _, found in groupby(rows, key=lambda row: (row.get("group"), str(row.get("id")), str(row.get("prompt")))):
         members = [dict(row) for row in found]
         size = len(members) if members[0].get("group") is not None or not group_size else group_size
@@ -143,7 +143,7 @@ def _drop_repeats(tables: list[Table], notes: list[str]) -> list[Table]:
     last = None
     for table in tables:
         advantages = pq.read_table(table.path, columns=["advantage"])["advantage"].combine_chunks()
-        if kept and advantages.equals(last) and _completions(table).equals(_completions(kept[-1])):
+        if kept and advantages.equals(last) and _texts(table).equals(_texts(kept[-1])):
             continue
         kept.append(table)
         last = advantages
@@ -155,8 +155,8 @@ def _drop_repeats(tables: list[Table], notes: list[str]) -> list[Table]:
     return kept
 
 
-def _completions(table: Table) -> pa.Array:
-    return pq.read_table(table.path, columns=["completion"])["completion"].combine_chunks()
+def _texts(table: Table) -> pa.Table:
+    return pq.read_table(table.path, columns=["prompt", "completion"]).combine_chunks()
 
 
 def _read(table: Table) -> pa.Table:

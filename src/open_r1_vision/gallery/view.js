@@ -192,10 +192,13 @@ function start() {
   // ---- events
 
   form.addEventListener("submit", (event) => event.preventDefault());
-  form.addEventListener("input", () => {
-    state.filter = readForm();
-    apply();
-  });
+  for (const kind of ["input", "change"]) {
+    form.addEventListener(kind, () => {
+      const before = toHash(state);
+      state.filter = readForm();
+      if (toHash(state) !== before) apply();
+    });
+  }
   byId("clear").addEventListener("click", (event) => {
     event.preventDefault();
     state.filter = {};
