@@ -21,6 +21,8 @@ extras["dev"] = [
     "pytest>=8",
     "pytest-timeout>=2.3",
     "ruff>=0.14",
+    # drives Chromium in the gallery's tests
+    "selenium>=4.40",
     "types-PyYAML",
     # a real server for the tests; its command line imports requests without asking for it
     "transformers[serving]",

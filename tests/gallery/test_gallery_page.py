@@ -266,7 +266,7 @@ def test_the_middle_of_a_long_text_is_cut(tmp_path):
     completions = data_of(gallery)["groups"][0]["completions"]
     assert completions[0]["text"] == ["A" * 700, 9_999_000, "C" * 300]
     assert completions[1]["text"] == "B" * 1000
-    assert gallery.notes[-1].startswith("1 texts are longer than 1,000 characters")
+    assert gallery.notes[-1].startswith("Texts longer than 1,000 characters, which are 1, lack their middle here")
     assert gallery.num_bytes < 100_000
 
 
@@ -304,7 +304,7 @@ def test_images_that_are_gone(run):
     write_images(run, {"a": b"no image"})
     gallery = write_gallery(run)
     assert gallery.num_images == 0
-    assert gallery.notes == ("2 images are not among those that the run kept.",)
+    assert gallery.notes == ("Images that are not among those that the run kept: 2.",)
 
 
 def test_no_completions_logged(tmp_path):

@@ -16,7 +16,7 @@ function grade(value) {
 }
 
 function cutMark(count) {
-  return make("span", { class: "cut" }, ` ${count.toLocaleString("en")} characters are not in this file `);
+  return make("span", { class: "cut" }, `${count.toLocaleString("en")} characters are not in this file`);
 }
 
 /** A text in a box that shows its beginning, and all of it when asked. */
@@ -62,7 +62,7 @@ function advantageBar(value) {
   const half = 50 * Math.min(1, Math.abs(value) / 2.5);
   bar.firstChild.style.width = `${half}%`;
   bar.firstChild.style.left = value < 0 ? `${50 - half}%` : "50%";
-  const shown = (value > 0 ? "+" : "") + short(value);
+  const shown = (value > 0 ? "+" : "") + short(value).replace("-", "\u2212");
   return make("div", { class: "reward" }, make("span", { class: "reward-name" }, "advantage"), bar, make("span", { class: "value" }, shown));
 }
 

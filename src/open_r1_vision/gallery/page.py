@@ -217,11 +217,11 @@ def _notes(
     if groups and "image_keys" not in selection.columns:
         notes.append("This run kept no images: with log_image_size above 0, training keeps them from its start on.")
     if missing:
-        notes.append(f"{len(missing)} images are not among those that the run kept.")
+        notes.append(f"Images that are not among those that the run kept: {len(missing)}.")
     if num_cut:
         notes.append(
-            f"{num_cut} texts are longer than {max_text:,} characters; their middle is left out here, and whole in "
-            "the run's completions folder."
+            f"Texts longer than {max_text:,} characters, which are {num_cut:,}, lack their middle here; the run's "
+            "completions folder holds them whole."
         )
     return notes
 

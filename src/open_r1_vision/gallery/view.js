@@ -106,9 +106,11 @@ function start() {
     else list.removeAttribute("aria-activedescendant");
   }
 
-  function scrollToRow(place) {
+  function scrollToRow(place, isChosen) {
     const top = place * ROW;
-    if (top < list.scrollTop) list.scrollTop = top;
+    const isInView = top >= list.scrollTop && top + ROW <= list.scrollTop + list.clientHeight;
+    if (!isChosen && !isInView) list.scrollTop = top - list.clientHeight / 3;
+    else if (top < list.scrollTop) list.scrollTop = top;
     else if (top + ROW > list.scrollTop + list.clientHeight) list.scrollTop = top + ROW - list.clientHeight;
   }
 
@@ -157,7 +159,7 @@ function start() {
       if (isChosen) document.body.dataset.pane = "detail";
     }
     if (isChosen) window.scrollTo(0, 0);
-    scrollToRow(Math.max(0, place));
+    scrollToRow(Math.max(0, place), isChosen);
     drawRows();
     remember();
   }

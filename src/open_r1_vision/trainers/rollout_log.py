@@ -136,12 +136,10 @@ def encode_thumbnail(image: Any, pixels: int) -> bytes | None:
             image = PIL.Image.fromarray(image)
         elif not isinstance(image, PIL.Image.Image):
             image = PIL.Image.open(image)
-        small = image.copy()
+        small = image.convert("RGBA" if image.has_transparency_data else "RGB")
         small.thumbnail((pixels, pixels))
-        if small.mode in ("LA", "PA", "RGBA", "RGBa", "La") or "transparency" in small.info:
-            small = small.convert("RGBA")
-            white = PIL.Image.new("RGBA", small.size, "white")
-            small = PIL.Image.alpha_composite(white, small)
+        if small.mode == "RGBA":
+            small = PIL.Image.alpha_composite(PIL.Image.new("RGBA", small.size, "white"), small)
         content = BytesIO()
         small.convert("RGB").save(content, "WEBP", quality=85, method=2)
     except (OSError, ValueError, TypeError, AttributeError) as error:
