@@ -80,6 +80,7 @@ function readerPart(one) {
   if (one.caption === undefined && one.reader_reply === undefined && one.caption_answer === undefined) return null;
   const part = make("section", { class: "aside" }, make("h4", {}, "Caption and its reader"));
   if (one.caption === undefined) part.append(make("p", { class: "quiet" }, "This completion has no caption."));
+  else if (plain(one.caption).trim() === plain(one.text).trim()) part.append(make("p", { class: "quiet" }, "The whole completion is the caption."));
   else part.append(boxed(make("p", { class: "written caption", dir: "auto" }, plain(one.caption)), one.caption));
   if (one.has_description === false) part.append(make("p", { class: "quiet" }, "Judged to be no description."));
   if (one.caption_answer !== undefined) {

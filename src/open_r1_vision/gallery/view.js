@@ -109,7 +109,7 @@ function start() {
   function scrollToRow(place, isChosen) {
     const top = place * ROW;
     const isInView = top >= list.scrollTop && top + ROW <= list.scrollTop + list.clientHeight;
-    if (!isChosen && !isInView) list.scrollTop = top - list.clientHeight / 3;
+    if (!isChosen && !isInView) list.scrollTop = ROW * Math.round((top - list.clientHeight / 3) / ROW);
     else if (top < list.scrollTop) list.scrollTop = top;
     else if (top + ROW > list.scrollTop + list.clientHeight) list.scrollTop = top + ROW - list.clientHeight;
   }
