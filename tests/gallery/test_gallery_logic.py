@@ -11,7 +11,7 @@ import pytest
 NODE = shutil.which("node")
 pytestmark = pytest.mark.skipif(NODE is None, reason="Node.js is not installed: the page's functions are not run")
 
-#: Three groups: all wrong, mixed, all right without signal; the third has a completion that is not scored by `style`.
+#: Three groups: all wrong, mixed, all right; the third has a completion that is not scored by `style`.
 DATA = {
     "right": "accuracy_reward",
     "rewards": [{"name": "accuracy_reward", "weight": 1}, {"name": "style", "weight": 0.5}],
@@ -31,7 +31,7 @@ DATA = {
         for step, number, row_id, source, place, completions in (
             (1, 0, "a", "x", 1, (("red", [0, 0.5], -1), ("green", [0, 1], 1))),
             (2, 0, "b", "y", 1, (("RED", [1, 0], 0.7), ("blue", [0, 0], -0.7))),
-            (2, 1, "c", "x", 2, (("one", [1, None], 0), ("two", [1, 0.25], 0.0001))),
+            (2, 1, "c", "x", 2, (("one", [1, None], 0), ("two", [1, 0.25], 0.001))),
         )
     ],
 }
@@ -63,7 +63,7 @@ def run(expression, **values):
         ({"kind": "wrong"}, "a"),
         ({"kind": "mixed"}, "b"),
         ({"kind": "right"}, "c"),
-        ({"kind": "flat"}, "c"),
+        ({"kind": "flat"}, ""),
         # means of accuracy: 0, 0.5, 1
         ({"reward": "accuracy_reward", "min": "0.5"}, "bc"),
         ({"reward": "accuracy_reward", "min": "0.5", "max": "0.5"}, "b"),
@@ -91,6 +91,23 @@ def test_filters(filters, ids):
 def test_kinds_of_groups():
     groups = [[0, 0.99], [1, 0], [1, 1], [None, None], [None, 0], [None, 1]]
     assert run("groups.map(page.kindOf)", groups=groups) == ["wrong", "mixed", "right", "unscored", "wrong", "mixed"]
+
+
+def test_groups_without_signal():
+    rewards = [{"name": "a", "weight": 1}, {"name": "b", "weight": 2}]
+    groups = [
+        [([1, 0.5], 0.0012), ([2, 0], -0.0012)],  # both sums are 2
+        [([1, 0], 0.005), ([1, 0.0025], -0.005)],  # advantages that are not divided by their spread
+        [([1, 0.5], 0.7), ([2, 0], -0.7)],  # normalised reward by reward
+        [([None, None], 0), ([None, None], 0)],
+        [([None, None], 0), ([1, 0], 0)],
+    ]
+    groups = [{"completions": [{"rewards": of, "advantage": by} for of, by in group]} for group in groups]
+    flat = [True, False, False, True, True]
+    assert run("groups.map((one) => page.isFlat(one, rewards))", groups=groups, rewards=rewards) == flat
+    unknown = [{"name": "a", "weight": None}, {"name": "b", "weight": 2}]
+    without = [True, True, False, True, True]
+    assert run("groups.map((one) => page.isFlat(one, rewards))", groups=groups, rewards=unknown) == without
 
 
 def test_no_weighted_sum_without_weights():

@@ -9,9 +9,11 @@ import subprocess
 import sys
 from html.parser import HTMLParser
 from io import BytesIO
+from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
+import yaml
 from PIL import Image
 from runs_on_disk import HOSTILE, group, logged, webp, write_images, write_log, write_settings, write_table
 
@@ -412,3 +414,12 @@ def test_no_torch_is_loaded(run):
     )
     result = subprocess.run([sys.executable, "-c", code, run], capture_output=True, text=True, check=True, timeout=60)
     assert result.stdout.strip() == "[]"
+
+
+def test_the_starters_recipes_log_what_it_shows():
+    recipes = Path(__file__).parents[2] / "recipes" / "starter"
+    found = [yaml.safe_load(path.read_text(encoding="utf-8")) for path in sorted(recipes.glob("*.yaml"))]
+    stages = [stage.get("settings") or {} for recipe in found for stage in recipe.get("stages", ())]
+    trained = [recipe for recipe in (*found, *stages) if "reward_funcs" in recipe]
+    assert len(trained) >= 8
+    assert all(recipe["log_completions"] and recipe.get("log_image_size", 512) for recipe in trained)

@@ -158,7 +158,7 @@ function showDetail(root, entry, data, zoom) {
   if (data.right && entry.kind !== "unscored") about.append(make("span", {}, `${label(data.right)}: ${right} of ${entry.right.length} right`));
   const level = group.completions[0].hint_level;
   if (level) about.append(make("span", {}, `hint level ${level}`));
-  if (isFlat(group)) about.append(make("span", {}, "no signal"));
+  if (isFlat(group, data.rewards)) about.append(make("span", {}, "no signal"));
   const head = make("header", { class: "group-head" }, make("div", {}, make("h2", {}, `Step ${group.step}, group ${group.group}`), about));
   const texts = question(group, data);
   const side = make("aside", { class: "side" }, pictures(group, data, zoom), texts);

@@ -32,9 +32,11 @@ function kindOf(values) {
   return right === 0 ? "wrong" : right === values.length ? "right" : "mixed";
 }
 
-/** Whether a group teaches nothing: no advantage differs from zero. */
-function isFlat(group) {
-  return group.completions.every((one) => Math.abs(one.advantage ?? 0) < 1e-3);
+/** Whether a group teaches nothing: its sums are equal. Rounding alone can give advantages of about 0.001 then. */
+function isFlat(group, rewards) {
+  const sums = group.completions.map((one) => total(one, rewards)).filter((sum) => sum !== null);
+  if (sums.length && Math.max(...sums) - Math.min(...sums) > 1e-6) return false;
+  return group.completions.every((one) => Math.abs(one.advantage ?? 0) < 0.01);
 }
 
 /** A text that may be cut, in full as far as it is there. */
@@ -76,7 +78,7 @@ function select(entries, filter, data) {
     if (from !== null && group.step < from) return false;
     if (to !== null && group.step > to) return false;
     if (filter.source && (group.source ?? "") !== filter.source) return false;
-    if (filter.kind === "flat" ? !isFlat(group) : filter.kind && entry.kind !== filter.kind) return false;
+    if (filter.kind === "flat" ? !isFlat(group, data.rewards) : filter.kind && entry.kind !== filter.kind) return false;
     if (min !== null || max !== null) {
       const value = mean(scores(group, reward, data.rewards));
       if (value === null || (min !== null && value < min - 1e-9) || (max !== null && value > max + 1e-9)) return false;
