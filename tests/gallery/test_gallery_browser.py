@@ -265,12 +265,12 @@ def test_curves(show, gallery):
 
 
 def test_hostile_texts_are_shown_as_they_are(show, tmp_path):
-    columns = ("caption", "caption_answer", "reader_reply", "judge_reply", "my_note", "source", "solution", "id")
+    columns = ("caption_answer", "reader_reply", "judge_reply", "my_note", "source", "solution", "id")
     rows = [
         {"group": place, "completion": text, **dict.fromkeys(columns, text), "facts": [text], "prompt": text}
         for place, text in enumerate(HOSTILE.values())
     ]
-    write_table(tmp_path, 1, [{**row, "hint": row["completion"]} for row in rows])
+    write_table(tmp_path, 1, [{**row, "hint": row["completion"], "caption": row["completion"] + "."} for row in rows])
     screen = show(write_gallery(tmp_path))
     elements = screen.js("document.querySelectorAll('script, svg, iframe, a, style, [onerror], [onload]').length")
     assert elements == 2  # the page's own style and script; its data are taken out
@@ -279,9 +279,15 @@ def test_hostile_texts_are_shown_as_they_are(show, tmp_path):
         body = "document.querySelector('.card .body > .text .written').textContent"
         assert screen.js(body) == text
         assert screen.js("document.querySelector('.gold').textContent") == text
-        assert screen.js("document.querySelector('.caption').textContent") == text
+        assert screen.js("document.querySelector('.caption').textContent") == text + "."
         assert screen.js("document.querySelector('.plain-facts li').textContent") == text
         screen.press("j")
+
+
+def test_a_completion_that_is_a_caption_is_shown_once(show, tmp_path):
+    write_table(tmp_path, 1, [{"completion": " a red ball ", "caption": "a red ball", "caption_answer": "red"}] * 2)
+    screen = show(write_gallery(tmp_path))
+    assert screen.texts(".card:first-child .aside p") == ["The whole completion is the caption.", "Read from it: red"]
 
 
 def test_long_texts_fold_and_cut_ones_say_so(show, tmp_path):
