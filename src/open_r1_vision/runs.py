@@ -19,7 +19,7 @@ LOCK_FILE = ".lock"
 #: Settings that may change between a start and a resume without making it another run.
 _FREE_SETTINGS = {
     *("output_dir", "overwrite_output", "report_to", "run_name", "logging_steps", "save_steps", "save_total_limit"),
-    *("check_rows", "ddp_timeout", "disable_tqdm", "dataloader_num_workers"),
+    *("check_rows", "ddp_timeout", "disable_tqdm", "dataloader_num_workers", "log_image_size"),
 }
 #: Blocks of a text model, and what of them makes it another run: not where it is asked, nor within which limits, so
 #: that a run whose server moved goes on.

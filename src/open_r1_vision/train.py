@@ -87,7 +87,7 @@ def prepare(recipe: Recipe) -> Job:
 def run(job: Job) -> dict[str, Any]:
     """Train or resume, save, report."""
     from open_r1_vision import report
-    from open_r1_vision.curves import CURVE_FILE
+    from open_r1_vision.learning_curve import CURVE_FILE
     from open_r1_vision.models import save_final
 
     trainer = job.trainer

@@ -67,6 +67,7 @@ ATTRIBUTES = {
     "_last_loaded_step",
     "_logs",
     "_metrics",
+    "_pending_extra_logs",
     "_step",
     "_tokenizer",
     "accelerator",

@@ -24,6 +24,7 @@ from open_r1_vision.trainers.group_generation import GroupGeneration
 from open_r1_vision.trainers.judging import FactJudging
 from open_r1_vision.trainers.missing_images import MissingImages
 from open_r1_vision.trainers.processing_once import ProcessingOnce
+from open_r1_vision.trainers.rollout_log import LogFile, RolloutLog, log_rollouts
 from open_r1_vision.trainers.sampling import EpochSampler
 from open_r1_vision.trainers.shared_prefix import SharedPrefix
 from open_r1_vision.trainers.timing import StepTimer
@@ -116,13 +117,17 @@ class VisionGRPOTrainer(WholeCheckpoints, MissingImages, SharedPrefix, GroupGene
         self.drop_unused_weight_renames()
         #: Text models that are consulted about completions.
         self.verdicts = Verdicts(self.reward_funcs)
+        leave_out = all(setting(reward, "leave_out_question", True) for reward in self.reward_funcs)
         self.fact_judging: FactJudging | None = None
         judge_block = args.reasoners.get("fact_judge")
         if judge_block is not None:
             judge = FactJudge(self.build_reasoner(judge_config(judge_block)), load_prompt(args.fact_judge_prompt))
-            leave_out = all(setting(reward, "leave_out_question", True) for reward in self.reward_funcs)
             self.fact_judging = FactJudging(judge, leave_out)
             self.verdicts.add(self.fact_judging, "fact_judge")
+        self.rollout_log: RolloutLog | None = None
+        if args.log_completions:
+            self.rollout_log = RolloutLog(str(args.output_dir), args.log_image_size, leave_out)
+        self.add_callback(LogFile())
         self.add_callback(KLScheduleCallback(self))
         if args.deepspeed:
             self.add_callback(RequireDeepSpeedCallback(self))
@@ -261,9 +266,12 @@ class VisionGRPOTrainer(WholeCheckpoints, MissingImages, SharedPrefix, GroupGene
         findings = self.verdicts.finish(inputs, self.timed, self._log_metric, self._log_completion_extra)
         with self.timed("rewards"):
             rewards = super()._calculate_rewards(inputs, prompts, completions, completion_ids_list)
+        group_size: Any = self.num_generations if self.model.training else self.num_generations_eval
+        if self.rollout_log is not None:
+            rank, taken = self.accelerator.process_index, self._pending_extra_logs
+            log_rollouts(self.rollout_log, inputs, rank, group_size, taken, self._log_completion_extra)
         if not findings:
             return rewards
-        group_size: Any = self.num_generations if self.model.training else self.num_generations_eval
         return self.verdicts.settle_findings(rewards, findings, group_size, self.accelerator.gather, self._log_metric)
 
     # ---- time and logs

@@ -99,7 +99,19 @@ class VisionGRPOConfig(GRPOConfig):
         metadata={"help": "System prompt of the fact judge: a packaged prompt's name or a text file's path."},
     )
 
+    log_image_size: int = field(
+        default=512,
+        metadata={
+            "help": "Longest side, in pixels, of the images that a run with log_completions keeps for the gallery, "
+            "each once; 0 keeps none."
+        },
+    )
+
     def __post_init__(self) -> None:
+        if self.log_image_size < 0:
+            raise ValueError(
+                f"log_image_size is {self.log_image_size}, which no image can have: set pixels, or 0 to keep none."
+            )
         # HfArgumentParser hands numbers over as YAML read them, and YAML reads 1e-4 as a string
         self.beta = float(self.beta)
         self.beta_floor = float(self.beta_floor)
