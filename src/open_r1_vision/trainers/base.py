@@ -28,11 +28,14 @@ from open_r1_vision.trainers.sampling import EpochSampler
 from open_r1_vision.trainers.shared_prefix import SharedPrefix
 from open_r1_vision.trainers.timing import StepTimer
 from open_r1_vision.trainers.whole_checkpoints import WholeCheckpoints
+from open_r1_vision.trainers.without_signal import WithoutSignal
 
 _IMAGE_TRACKERS = {"wandb", "trackio"}
 
 
-class VisionGRPOTrainer(WholeCheckpoints, MissingImages, SharedPrefix, GroupGeneration, ProcessingOnce, GRPOTrainer):
+class VisionGRPOTrainer(
+    WholeCheckpoints, MissingImages, WithoutSignal, SharedPrefix, GroupGeneration, ProcessingOnce, GRPOTrainer
+):
     """GRPO (arXiv 2402.03300) for vision-language models.
 
     Takes the arguments of `trl.GRPOTrainer`. Rows may hold any number of images, none included, in `images` (or one in
@@ -40,6 +43,8 @@ class VisionGRPOTrainer(WholeCheckpoints, MissingImages, SharedPrefix, GroupGene
     with `shared_prefix` false, else up to rounding. It differs in these points:
 
     - a prompt that several completions of a micro-batch share is encoded once, see SharedPrefix;
+    - completions without signal stay out of the update, and groups with equal rewards have advantages of zero, not of
+      rounding noise, see WithoutSignal;
     - rows without images may stand beside rows with images, in a batch, in a micro-batch, and across processes under
       DeepSpeed ZeRO, where a process without an image would leave the others waiting;
     - a processor that pads on the right is set to the left, where GRPO needs it;
@@ -113,6 +118,7 @@ class VisionGRPOTrainer(WholeCheckpoints, MissingImages, SharedPrefix, GroupGene
         for policy in policies:
             self.accept_batches_without_images(self.accelerator.unwrap_model(policy))
         self.share_prefixes(*policies)
+        self.choose_skipping()
         self.drop_unused_weight_renames()
         #: Text models that are consulted about completions.
         self.verdicts = Verdicts(self.reward_funcs)
