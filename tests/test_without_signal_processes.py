@@ -93,7 +93,9 @@ def test_both_ways_agree(tiny_model, tmp_path, engine):
     whole, everything, expected_final = steps(tmp_path / "whole", tiny_model, engine, skip_without_signal=False)
     assert len(skipped) == len(whole) == 3
     for measured, wanted in zip(skipped, whole, strict=True):
-        assert [measured[name] for name in NAMES] == pytest.approx([wanted[name] for name in NAMES], rel=2e-4, abs=1e-7)
+        assert [measured[name] for name in NAMES] == pytest.approx(
+            [wanted[name] for name in NAMES], rel=2e-4, abs=1e-7
+        )
     assert [entry["update/rows_skipped"] for entry in skipped] == [0, 0.5, 1]
     assert [entry["grad_norm"] > 0.01 for entry in skipped] == [True, True, False]
     # each process makes one pass a step, with two tokens where it has no signal

@@ -145,7 +145,7 @@ def test_the_same_training_for_each_architecture(any_model, tmp_path):
 
 @pytest.mark.parametrize("counts", [(1, 2), (0, 0)])
 def test_steps_without_any_signal(tiny_model, tmp_path, counts):
-    """Weights still decay, and Adam's momentum still moves them: those of the vision tower only if there are images."""
+    """Weights still decay, and Adam's momentum moves them: those of the vision tower only where there are images."""
 
     class Second(VisionGRPOTrainer):
         """Has a signal in the first step alone."""
@@ -158,7 +158,9 @@ def test_steps_without_any_signal(tiny_model, tmp_path, counts):
 
     settings = {"gradient_accumulation_steps": 2, "learning_rate": 1e-2, "trainer_class": Second}
     dataset = rows(*counts)
-    on, _ = compare(tiny_model, tmp_path, dataset, lambda completion_ids, **_: [sum(ids) % 7 for ids in completion_ids], **settings)
+    on, _ = compare(
+        tiny_model, tmp_path, dataset, lambda completion_ids, **_: [sum(ids) % 7 for ids in completion_ids], **settings
+    )
     first, second, third = entries(on)
     assert (second["update/rows_skipped"], second["loss"], second["grad_norm"]) == (1, 0, 0)
     assert first["entropy"] > 0 and "entropy" not in second
@@ -306,7 +308,11 @@ def test_a_kl_weight_that_falls_to_zero(tiny_model, tmp_path):
     """Rows are left out from the step on at which the weight is 0."""
     settings = {"beta": 0.1, "beta_schedule": "linear", "max_steps": 3}
     trainer = make_trainer(
-        watching(VisionGRPOTrainer), tiny_model, options(tmp_path, **{**SETTINGS, **settings}), rows(1, 1, 1, 1), half_reward
+        watching(VisionGRPOTrainer),
+        tiny_model,
+        options(tmp_path, **{**SETTINGS, **settings}),
+        rows(1, 1, 1, 1),
+        half_reward,
     )
     beta = iter([0.1, 0.05, 0.0])
 
