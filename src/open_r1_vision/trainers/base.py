@@ -20,6 +20,7 @@ from open_r1_vision.rewards.loading import checked
 from open_r1_vision.trainers.callbacks import KLScheduleCallback, RequireDeepSpeedCallback
 from open_r1_vision.trainers.config import VisionGRPOConfig
 from open_r1_vision.trainers.consulting import Verdicts, setting
+from open_r1_vision.trainers.fetching_once import FetchingOnce
 from open_r1_vision.trainers.group_generation import GroupGeneration
 from open_r1_vision.trainers.judging import FactJudging
 from open_r1_vision.trainers.missing_images import MissingImages
@@ -41,13 +42,14 @@ class VisionGRPOTrainer(
     SharedPrefix,
     GroupGeneration,
     ProcessingOnce,
+    FetchingOnce,
     GRPOTrainer,
 ):
     """GRPO (arXiv 2402.03300) for vision-language models.
 
     Takes the arguments of `trl.GRPOTrainer`. Rows may hold any number of images, none included, in `images` (or one in
     `image`). With its options left at their defaults the losses are those of GRPOTrainer at the same seed, exactly
-    with `shared_prefix` false, else up to rounding. It differs in these points:
+    with `shared_prefix` and `skip_without_signal` false, else up to rounding. It differs in these points:
 
     - a prompt that several completions of a micro-batch share is encoded once, see SharedPrefix;
     - completions without signal stay out of the update, and groups with equal rewards have advantages of zero, not of
@@ -66,7 +68,8 @@ class VisionGRPOTrainer(
     - a run that resumes after its first epoch goes on with the prompts that it would have seen;
     - where transformers samples, each distinct prompt is read once and completions that have ended leave the batch
       (`group_generation`), see GroupGeneration;
-    - each distinct image and prompt goes through the processor once a step, see ProcessingOnce;
+    - each distinct row is read from the data set once a sampling, see FetchingOnce, and each distinct image and prompt
+      goes through template, tokenizer and processor once a step, see ProcessingOnce;
     - the seconds of a step are logged, part by part, see TimedSteps.
 
     Overrides `_get_train_sampler`, `_generate_and_score_completions`, `_generate`, `_tokenize_prompts`,

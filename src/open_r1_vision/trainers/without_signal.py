@@ -161,6 +161,8 @@ class WithoutSignal(Base):
         entropy, num_tokens, skipped, num_rows = totals.tolist()
         metrics = self._metrics["train"]
         metrics["update/rows_skipped"].append(skipped / num_rows)
+        if not skipped:
+            return
         # TRL's own has zeros where nothing was computed
         metrics["entropy"].pop()
         if num_tokens:
