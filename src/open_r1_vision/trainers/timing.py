@@ -107,7 +107,7 @@ class TimedSteps(Base):
         self.timed = StepTimer(torch.cuda.synchronize if on_gpu else None)
         self.add_callback(StepEnds(self))
         if self.use_vllm:
-            backend = self.vllm_generation
+            backend: Any = self.vllm_generation
             backend.sync_weights = self._timing("weight_sync", backend.sync_weights)
 
     def _timing(self, name: str, function: Callable) -> Callable:

@@ -61,6 +61,7 @@ class WithoutSignal(Base):
 
     args: Any
     model: Any
+    _logs: dict[str, Any]
     _skips_rows = False
     _micro_batch: MicroBatch | None = None
 
@@ -207,8 +208,10 @@ def select_rows(inputs: dict[str, Any], rows: list[int]) -> dict[str, Any]:
         rows: which, in their order.
     """
     num_rows = len(inputs["input_ids"])
-    parts = split_pixel_values_by_grid({name: value for name, value in inputs.items() if value is not None})
-    selected = {}
+    parts: dict[str, Any] = split_pixel_values_by_grid(
+        {name: value for name, value in inputs.items() if value is not None}
+    )
+    selected: dict[str, Any] = {}
     for name, value in parts.items():
         if isinstance(value, list) and len(value) == num_rows:
             selected[name] = [value[row] for row in rows]
