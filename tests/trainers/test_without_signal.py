@@ -270,6 +270,18 @@ def test_the_model_sees_rows_with_signal_only(tiny_model, tmp_path):
     assert [shape[0] for (shape,) in everything.seen] == [4, 4, 4, 4]
 
 
+def test_the_share_of_tokens_saved_is_of_rows_with_signal(tiny_model, tmp_path):
+    saved = [
+        [
+            entry.get("shared_prefix/tokens_saved")
+            for entry in entries(train(tiny_model, tmp_path, rows(*[1] * 4), reward))
+        ]
+        for reward in (half_reward, no_signal)
+    ]
+    assert min(saved[0]) > 0.4
+    assert saved[1] == [None] * 3
+
+
 def test_the_entropy_is_of_rows_with_signal(text_model, tmp_path):
     dataset, kwargs = text_run(text_model, 0, 0)
     trainer = make_trainer(VisionGRPOTrainer, text_model, options(tmp_path), dataset, **kwargs)

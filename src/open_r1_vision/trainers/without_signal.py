@@ -62,6 +62,7 @@ class WithoutSignal(Base):
     args: Any
     model: Any
     _logs: dict[str, Any]
+    _shares_prefixes: bool
     _skips_rows = False
     _micro_batch: MicroBatch | None = None
 
@@ -137,12 +138,18 @@ class WithoutSignal(Base):
         self.runs_vision_tower_for_nothing = any(images) and not any(images[row] for row in batch.kept)
         try:
             logps, entropies, aux_loss = super()._get_per_token_logps_and_entropies(
-                model, rows.pop("input_ids"), rows.pop("attention_mask"), rows.pop("columns", logits_to_keep), **rows
+                model,
+                rows.pop("input_ids"),
+                rows.pop("attention_mask"),
+                rows.pop("columns", logits_to_keep),
+                *args,
+                **rows,
             )
         finally:
             self.runs_vision_tower_for_nothing = False
         constants = batch.constants.to(logps.dtype)
         if not batch.kept:
+            self._forget_share_saved()
             return constants + 0.0 * logps.sum(), torch.zeros_like(constants), aux_loss
         kept = torch.tensor(batch.kept, device=logps.device)
         mask = batch.mask[kept]
@@ -154,6 +161,14 @@ class WithoutSignal(Base):
             torch.zeros_like(constants).index_copy(0, kept, entropies.to(constants.dtype)),
             aux_loss,
         )
+
+    def _forget_share_saved(self) -> None:
+        """Take the stand-in's share out of what SharedPrefix logs."""
+        shares = self._metrics["train"]["shared_prefix/tokens_saved"]
+        if self._shares_prefixes:
+            shares.pop()
+        if not shares:
+            del self._metrics["train"]["shared_prefix/tokens_saved"]
 
     def _log_update(self, batch: MicroBatch) -> None:
         num_rows = len(batch.mask)
