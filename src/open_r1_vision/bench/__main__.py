@@ -13,9 +13,9 @@ import torch
 import transformers
 import trl
 
-from open_r1_vision.bench import generate, update
+from open_r1_vision.bench import generate, update, waste
 
-SUBCOMMANDS = {"generate": generate, "update": update}
+SUBCOMMANDS = {"generate": generate, "update": update, "waste": waste}
 
 
 def main(words: Sequence[str] | None = None) -> None:
