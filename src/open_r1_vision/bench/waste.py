@@ -3,7 +3,7 @@
 
 `update` is loss and gradients of a micro-batch of which half the groups have no signal; `loading` is what the data
 loader does for one step whose rows hold PNG images, with a micro-batch for each prompt. Stock TRL's GRPOTrainer, ours
-with the saving turned off, and ours, in turn, in one process. On a CPU, seconds of the processor, as these bear company
+with the saving turned off, and ours, in turn, in one process. On a CPU, seconds of the processor, which bear company
 better than those of the clock.
 """
 
