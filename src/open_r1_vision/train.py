@@ -87,6 +87,7 @@ def prepare(recipe: Recipe) -> Job:
 def run(job: Job) -> dict[str, Any]:
     """Train or resume, save, report."""
     from open_r1_vision import report
+    from open_r1_vision.curves import CURVE_FILE
     from open_r1_vision.models import save_final
 
     trainer = job.trainer
@@ -105,7 +106,7 @@ def run(job: Job) -> dict[str, Any]:
         results = report.write_report(job.output_dir, trainer.state.log_history, job.settings)
         say(report.format_table(results))
         say(f"model    {final}")
-        say(f"picture  {job.output_dir / report.CURVE_FILE}")
+        say(f"picture  {job.output_dir / CURVE_FILE}")
         say(f"numbers  {job.output_dir / report.RESULTS_FILE}")
     trainer.accelerator.wait_for_everyone()
     job.release()
