@@ -111,11 +111,9 @@ def _build_trainers(args: argparse.Namespace, folder: str) -> dict[str, Any]:
     rows = _build_rows(args)
     trainers: dict[str, Any] = {}
     for name, (trainer_class, arguments) in classes.items():
-        model = build_model(args.shape, args.device, getattr(torch, args.dtype))
+        model = build_model(args)
         inputs = {**trainer_inputs(), "train_dataset": rows}
-        trainer = trainer_class(
-            model.train(), args=arguments, processing_class=build_processor_for(args.pixels), **inputs
-        )
+        trainer = trainer_class(model.train(), args=arguments, processing_class=build_processor_for(args), **inputs)
         # a gradient-accumulating loop sets it
         trainer.current_gradient_accumulation_steps = 1
         trainers[name] = trainer

@@ -60,14 +60,12 @@ class StepTimer:
     def clear(self) -> None:
         """Forget all timings, those under way included."""
         self._open.clear()
-        for name in self.seconds:
-            self.seconds[name] = 0.0
+        self.seconds.clear()
 
     def flush(self) -> dict[str, float]:
-        """The seconds since the last flush, 0 for names that had some before."""
+        """The seconds since the last flush."""
         seconds = dict(self.seconds)
-        for name in seconds:
-            self.seconds[name] = 0.0
+        self.seconds.clear()
         return seconds
 
 
@@ -100,9 +98,11 @@ class TimedSteps(Base):
 
     model: Any
     timed: StepTimer
+    _parts: set[str]
 
     def time_steps(self) -> None:
         """Begin to keep time."""
+        self._parts = set()
         on_gpu = self.accelerator.device.type == "cuda"
         self.timed = StepTimer(torch.cuda.synchronize if on_gpu else None)
         self.add_callback(StepEnds(self))
@@ -158,13 +158,16 @@ class TimedSteps(Base):
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         """Add the seconds of an evaluation."""
         if not self.model.training:
-            self._log_seconds("eval", {name: seconds for name, seconds in self.timed.flush().items() if seconds})
+            self._log_seconds("eval", self.timed.flush())
         super().log(logs, start_time)
 
     def end_step(self) -> None:
         """Log the seconds of the step that ends here."""
         whole = self.timed.stop()
-        self._log_seconds("train", {**self.timed.flush(), "step": whole})
+        seconds = self.timed.flush()
+        # a mean is over steps that have an entry
+        self._parts |= seconds.keys()
+        self._log_seconds("train", {name: seconds.get(name, 0.0) for name in sorted(self._parts)} | {"step": whole})
 
     def _log_seconds(self, mode: str, seconds: dict[str, float]) -> None:
         for name, value in seconds.items():
