@@ -14,7 +14,7 @@ import torch
 import transformers
 import trl
 
-from open_r1_vision.bench import calibration, caption, generate, hint, judge, step, update
+from open_r1_vision.bench import calibration, caption, generate, hint, judge, step, update, waste
 
 SUBCOMMANDS = {
     "update": update,
@@ -24,6 +24,7 @@ SUBCOMMANDS = {
     "calibration": calibration,
     "judge": judge,
     "step": step,
+    "waste": waste,
 }
 
 

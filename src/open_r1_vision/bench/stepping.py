@@ -16,31 +16,18 @@ from open_r1_vision.bench.models import (
     running_on,
     trainer_options,
 )
-from open_r1_vision.trainers.timing import StepTimer
+from open_r1_vision.trainers.timing import TimedSteps
+
+#: What counts as scoring too: the rest of a batch's preparation, wherever it is done.
+_SCORING = ("scoring", "preparing", "logprobs")
 
 
-class TimedGRPOTrainer(GRPOTrainer):
-    """Stock GRPOTrainer with a clock, and nothing else. The names of its timings are VisionGRPOTrainer's."""
+class TimedGRPOTrainer(TimedSteps, GRPOTrainer):
+    """Stock GRPOTrainer with VisionGRPOTrainer's clock, and nothing else."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
-        self.timed = StepTimer()
         super().__init__(*args, **kwargs)
-
-    def _generate(self, prompts: list) -> Any:
-        with self.timed("generation"):
-            return super()._generate(prompts)
-
-    def _generate_and_score_completions(self, inputs: list[dict[str, Any]]) -> dict[str, Any]:
-        with self.timed("scoring"):
-            return super()._generate_and_score_completions(inputs)
-
-    def _calculate_rewards(self, *args: Any, **kwargs: Any) -> Any:
-        with self.timed("rewards"):
-            return super()._calculate_rewards(*args, **kwargs)
-
-    def training_step(self, model: Any, inputs: Any, num_items_in_batch: Any = None) -> torch.Tensor:
-        with self.timed("update"):
-            return super().training_step(model, inputs, num_items_in_batch)
+        self.time_steps()
 
 
 class NotingReward:
@@ -84,16 +71,11 @@ def step_options(args: argparse.Namespace, folder: str) -> dict[str, Any]:
 
 
 def take_step(trainer: Any, seed: int) -> dict[str, float]:
-    """One step by `train()`, from the rows to the optimizer; what it logged, with `seconds/*`.
-
-    On a GPU a part ends when its work has been sent there: what is not waited for counts for a later part or none.
-    """
+    """One step by `train()`, from the rows to the optimizer; what it logged, with `seconds/*`."""
     trainer.remove_callback(PrinterCallback)
     torch.manual_seed(seed)
     trainer.train()
-    logs = {name: value for entry in trainer.state.log_history for name, value in entry.items()}
-    # ours has logged its own and holds none
-    return {**logs, **{f"seconds/{name}": value for name, value in trainer.timed.flush().items()}}
+    return {name: value for entry in trainer.state.log_history for name, value in entry.items()}
 
 
 def breakdown(logs: Mapping[str, Sequence[Mapping[str, float]]], parts: Sequence[str]) -> Callable[[str], dict]:
@@ -107,7 +89,10 @@ def breakdown(logs: Mapping[str, Sequence[Mapping[str, float]]], parts: Sequence
     def of_trainer(name: str) -> dict[str, float | None]:
         counting = logs[name][1:]
         return {
-            part: statistics.median(log[f"seconds/{part}"] for log in counting)
+            part: statistics.median(
+                sum(log.get(f"seconds/{timing}", 0.0) for timing in (_SCORING if part == "scoring" else [part]))
+                for log in counting
+            )
             if all(f"seconds/{part}" in log for log in counting)
             else None
             for part in parts

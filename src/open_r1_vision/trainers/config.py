@@ -67,6 +67,14 @@ class VisionGRPOConfig(GRPOConfig):
             "completion. By default where the model's architecture can; true stops the run where it can't."
         },
     )
+    skip_without_signal: bool | None = field(
+        default=None,
+        metadata={
+            "help": "Whether an update leaves completions out whose advantage is zero, such as those of a group with "
+            "equal rewards. By default where that changes neither loss nor gradients: without a KL term (beta 0), an "
+            "entropy bonus or top_entropy_quantile. True stops the run where it would change them."
+        },
+    )
     beta_schedule: str = field(
         default="constant",
         metadata={"help": "How the KL weight falls from beta to beta_floor: constant, linear or cosine."},
