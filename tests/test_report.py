@@ -219,3 +219,13 @@ def test_facts_by_judge_or_by_rule(monkeypatch, tmp_path):
 
 def test_plain_grpo_has_no_such_panel(monkeypatch, tmp_path):
     assert len(drawn(monkeypatch, tmp_path, HISTORY[:2])) == 3
+
+
+def test_seconds_on_top_of_each_other(monkeypatch, tmp_path):
+    parts = {"seconds/generation": 2.0, "seconds/update": 5.0, "seconds/rewards": 0.01, "seconds/step": 7.01}
+    axes = drawn(monkeypatch, tmp_path, [{"step": 1, **parts}, {"step": 2, **parts}])["Seconds of a step"]
+    # the largest below; what takes less than a hundredth is left out, and so is the whole
+    assert labels(axes) == ["update", "generation"]
+    heights = {round(float(y), 6) for x, y in axes.collections[1].get_paths()[0].vertices if x == 1}
+    assert heights == {5.0, 7.0}
+    assert axes.get_ylim()[1] >= 7.0

@@ -427,7 +427,7 @@ def test_results(finished):
 def test_the_picture(finished):
     with Image.open(finished["folder"] / "learning_curve.png") as picture:
         assert picture.format == "PNG"
-        assert picture.size == (1128, 1008)
+        assert picture.size == (1692, 1008)
         assert len(picture.convert("RGB").getcolors(2**24)) > 10  # lines in colours
 
 

@@ -35,6 +35,8 @@ _OF_METHODS = {
     "filter/left": "groups without signal left",
 }
 _LEVEL = "hints/level_"
+#: Parts of a step, see trainers/timing.py, the largest first as a rule.
+_SECONDS = "seconds/"
 
 
 def draw_curve(path: Path, evaluations: Mapping[int, list[Sample]], steps: Sequence[Mapping[str, Any]]) -> None:
@@ -63,7 +65,10 @@ def draw_curve(path: Path, evaluations: Mapping[int, list[Sample]], steps: Seque
     if methods:
         panels.append(("What the method is about", lambda axes: _draw_lines(axes, steps, methods)))
     if levels:
-        panels.append(("Hint level of the trained groups", lambda axes: _draw_levels(axes, steps, levels)))
+        of_levels = {level: f"level {level.removeprefix(_LEVEL)}" for level in levels}
+        panels.append(("Hint level of the trained groups", lambda axes: _draw_stack(axes, steps, of_levels)))
+    if parts := _largest_parts(steps):
+        panels.append(("Seconds of a step", lambda axes: _draw_stack(axes, steps, parts)))
     num_rows = 1 if len(panels) <= 3 else 2
     num_columns = 3 if len(panels) != 4 else 2
     figure = Figure(figsize=(4.7 * num_columns, 4.2 * num_rows), layout="constrained")
@@ -71,9 +76,10 @@ def draw_curve(path: Path, evaluations: Mapping[int, list[Sample]], steps: Seque
         axes = figure.add_subplot(num_rows, num_columns, index + 1)
         axes.set_title(title)
         axes.set_xlabel("step")
-        axes.set_ylim(-0.02, 1.02)
         axes.grid(alpha=0.3)
         draw(axes)
+        if not title.startswith("Seconds"):
+            axes.set_ylim(-0.02, 1.02)
         if axes.get_legend_handles_labels()[0]:
             axes.legend(fontsize=8)
     figure.savefig(path, dpi=120)
@@ -99,9 +105,17 @@ def _draw_lines(axes: Any, steps: Sequence[Mapping[str, Any]], labels: Mapping[s
             axes.plot(*zip(*points, strict=True), label=label, linewidth=1)
 
 
-def _draw_levels(axes: Any, steps: Sequence[Mapping[str, Any]], levels: Sequence[str]) -> None:
-    """Shares of the levels on top of each other."""
-    entries = [entry for entry in steps if all(level in entry for level in levels)]
-    labels = [f"level {level.removeprefix(_LEVEL)}" for level in levels]
-    shares = [[entry[level] for entry in entries] for level in levels]
-    axes.stackplot([entry["step"] for entry in entries], shares, labels=labels, alpha=0.8)
+def _draw_stack(axes: Any, steps: Sequence[Mapping[str, Any]], labels: Mapping[str, str]) -> None:
+    """Values on top of each other, at the steps that have any of them; a part that a step lacks took nothing of it."""
+    entries = [entry for entry in steps if any(name in entry for name in labels)]
+    values = [[entry.get(name, 0.0) for entry in entries] for name in labels]
+    axes.stackplot([entry["step"] for entry in entries], values, labels=list(labels.values()), alpha=0.8)
+
+
+def _largest_parts(steps: Sequence[Mapping[str, Any]]) -> dict[str, str]:
+    """Parts of a step that take a hundredth of it or more, the largest first."""
+    names = {name for entry in steps for name in entry if name.startswith(_SECONDS)}
+    totals = {name: sum(entry.get(name, 0.0) for entry in steps) for name in names - {f"{_SECONDS}step"}}
+    whole = sum(totals.values())
+    large = [name for name, total in totals.items() if total >= 0.01 * whole > 0]
+    return {name: name.removeprefix(_SECONDS) for name in sorted(large, key=lambda name: -totals[name])}
