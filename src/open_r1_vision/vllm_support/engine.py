@@ -56,7 +56,8 @@ class ColocatedEngine(Base):
         if getattr(config, "video_token_id", None) is not None:
             # no memory for videos, which nothing here trains on
             options["limit_mm_per_prompt"] = {"video": 0}
-        if self.accelerator.device.type == "cpu":
+        self._is_cpu = self.accelerator.device.type == "cpu"
+        if self._is_cpu:
             options["enforce_eager"] = True
         with ExitStack() as keep, _engine_options(model=complete_folder(name, keep), **options):
             super()._init_vllm()
@@ -87,7 +88,9 @@ class ColocatedEngine(Base):
             # TRL takes None for a row without images, not []
             images = [of_row or None for of_row in images]
             single = [collapse_runs(ids, self._image_token_id) for ids in prompts]
-        seen, completions, logprobs, token_ids = super().generate(single, images, num_generations, profiler)
+        # on a CPU, compiling what the sampler would compile takes longer than all that it does
+        with torch.compiler.set_stance("force_eager" if self._is_cpu else "default"):
+            seen, completions, logprobs, token_ids = super().generate(single, images, num_generations, profiler)
         check_prompts(prompts, seen)
         if logprobs is not None and token_ids is not None and self.banned:
             logprobs = [

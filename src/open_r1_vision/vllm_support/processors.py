@@ -7,8 +7,10 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
-from transformers import AutoConfig, AutoImageProcessor, AutoProcessor, ProcessorMixin
+from transformers import AutoConfig, AutoProcessor, ProcessorMixin
 from transformers.models.auto.video_processing_auto import VIDEO_PROCESSOR_MAPPING_NAMES
+
+from open_r1_vision.models import load_processor
 
 #: Settings of an image processor that vLLM takes for itself; others it has from the model's folder alone.
 _PASSED_ON = {"size"}
@@ -26,12 +28,12 @@ def processor_settings(processor: Any, model: str) -> dict[str, Any]:
         Value for `mm_processor_kwargs`: the pixel limits where they differ, else nothing.
 
     Raises:
-        ValueError: they differ in something else.
+        ValueError: they differ in something else, or there is none in the folder.
     """
     if not isinstance(processor, ProcessorMixin):
         return {}
     ours = processor.image_processor.to_dict()
-    theirs = AutoImageProcessor.from_pretrained(model).to_dict()
+    theirs = load_processor(model).image_processor.to_dict()
     # the class and where it came from differ where torchvision was there on one side alone
     names = {name for name in ours.keys() & theirs.keys() if not name.startswith("_") and not name.endswith("_type")}
     different = {name for name in names if _plain(ours[name]) != _plain(theirs[name])}
