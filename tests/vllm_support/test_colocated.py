@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Real engines in the trainer's process: prompts, weights, images and log-probabilities are the trainer's."""
 
+import json
 import math
 
 import pytest
@@ -9,6 +10,7 @@ pytest.importorskip("vllm", reason="`make test-vllm` installs it")
 
 import torch  # noqa: E402
 from peft import LoraConfig  # noqa: E402
+from processes import RECIPES  # noqa: E402
 from tiny_models import IDS, VISION_IDS, build_processor, image, rows, step_logs  # noqa: E402
 
 from open_r1_vision.models import load_processor  # noqa: E402
@@ -23,6 +25,7 @@ from open_r1_vision.vllm_support import engine as engine_module  # noqa: E402
 pytestmark = pytest.mark.vllm
 
 FLOAT32, BFLOAT16 = 1e-5, 1e-3
+NAME = "sampling/sampling_logp_difference/mean"
 IMAGE = IDS["<|image_pad|>"]
 ARCHITECTURES = ("qwen2_vl", "qwen2_5_vl", "qwen3_vl")
 
@@ -121,9 +124,6 @@ def test_the_trainers_own_rounding_is_as_large(starter, make, gaps):
     assert sum(values) <= 2 * sum(own)
 
 
-NAME = "sampling/sampling_logp_difference/mean"
-
-
 # ---- kinds of rows and of training
 
 
@@ -214,6 +214,34 @@ def test_the_update_shares_prompts(wide_model, make, gaps):
     assert all(norm > 1e-3 for _, norm, _, _ in shared)
 
 
+def test_the_starters_recipe(small_engines, tmp_path, gaps):
+    """Visionary-R1 on trained weights: captions that the policy reads, evaluation, checkpoint, final model."""
+    from open_r1_vision import train
+
+    settings = {
+        "use_vllm": True,
+        "vllm_max_model_length": 512,
+        "prompts_per_step": 8,
+        "max_completions_per_device": 32,
+        "max_steps": 4,
+        "save_steps": 4,
+        "eval_every": 2,
+        "dataset_options": json.dumps({"count": 64}),
+        "eval_dataset_options": json.dumps({"count": 16}),
+        "output_dir": tmp_path,
+    }
+    words = [word for name, value in settings.items() for word in (f"--{name}", str(value))]
+    results = train.main(["--config", str(RECIPES / "starter" / "visionary_r1.yaml"), *words])
+    history = json.loads((tmp_path / "checkpoint-4" / "trainer_state.json").read_text())["log_history"]
+    values = gaps("recipes/starter/visionary_r1.yaml, float32", history)
+    assert len(values) == 4
+    assert max(values) <= FLOAT32
+    assert results
+    rewards = [entry["rewards/format_reward/mean"] for entry in history if "rewards/format_reward/mean" in entry]
+    # a trained policy keeps to its format, whoever samples from it
+    assert min(rewards) > 0.8
+
+
 # ---- the ban
 
 
@@ -284,7 +312,7 @@ def test_other_pixel_limits_that_are_not_passed_on(wide_model, make, monkeypatch
 def test_images_seen_in_another_way(wide_model, make):
     processor = build_processor()
     processor.image_processor.image_mean = [0.0, 0.0, 0.0]
-    with pytest.raises(ValueError, match=r"image_mean is \[0.0, 0.0, 0.0\] in the trainer, \(0.48.* save_pretrained"):
+    with pytest.raises(ValueError, match=r"image_mean is \[0.0, 0.0, 0.0\] in the trainer, \(0.48.*save_pretrained"):
         make(wide_model(), rows(1, 1), processing_class=processor)
 
 
