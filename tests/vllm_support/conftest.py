@@ -47,7 +47,9 @@ def small_engines(monkeypatch):
 
     name = "VLLM_CPU_KVCACHE_SPACE"
     monkeypatch.delenv(name, raising=False)
-    monkeypatch.setattr(plugin, "ENVIRONMENT", {key: plugin.ENVIRONMENT[key] for key in plugin.ENVIRONMENT.keys() - {name}})
+    monkeypatch.setattr(
+        plugin, "ENVIRONMENT", {key: plugin.ENVIRONMENT[key] for key in plugin.ENVIRONMENT.keys() - {name}}
+    )
     stock = vllm_generation.LLM
     monkeypatch.setattr(vllm_generation, "LLM", lambda **kwargs: stock(**{**kwargs, "kv_cache_memory_bytes": 2**26}))
     yield

@@ -106,7 +106,9 @@ def test_twenty_steps_in_bfloat16(wide_model, make, gaps):
 
 def test_the_trainers_own_rounding_is_as_large(starter, make, gaps):
     """A trained model is surer of its tokens than a random one, and bfloat16 moves its log-probabilities more."""
-    trainer = make(starter, unequal(0, 1, 2), dtype="bfloat16", max_steps=5, learning_rate=0.0, max_completion_length=32)
+    trainer = make(
+        starter, unequal(0, 1, 2), dtype="bfloat16", max_steps=5, learning_rate=0.0, max_completion_length=32
+    )
     trainer.train()
     values = gaps("starter, 0 to 2 images, bfloat16, weights kept", trainer)
     own = []

@@ -45,7 +45,9 @@ def test_prompts_are_compared_token_for_token():
     expected = r"in row 1 of the batch: 6 tokens, not 4, and from token 3 on \[5, 5, 8\], not \[8\]\. .*expanded twice"
     with pytest.raises(ValueError, match=expected):
         check_prompts([[1, 2], [7, 5, 5, 8]], [[1, 2], [7, 5, 5, 5, 5, 8]])
-    with pytest.raises(ValueError, match=r"in row 0 of the batch: 1 tokens, not 2, and from token 1 on \[\], not \[2\]"):
+    with pytest.raises(
+        ValueError, match=r"in row 0 of the batch: 1 tokens, not 2, and from token 1 on \[\], not \[2\]"
+    ):
         check_prompts([[1, 2]], [[1]])
 
 
@@ -64,7 +66,9 @@ def test_what_can_not_be_passed_on(tiny_model):
     processor = build_processor()
     processor.image_processor.image_std = [1.0, 1.0, 1.0]
     processor.image_processor.do_resize = False
-    expected = r"do_resize is False in the trainer, True in vLLM; image_std is \[1.0, 1.0, 1.0\] in the trainer.*save_pre"
+    expected = (
+        r"do_resize is False in the trainer, True in vLLM; image_std is \[1.0, 1.0, 1.0\] in the trainer.*save_pre"
+    )
     with pytest.raises(ValueError, match=expected):
         processor_settings(processor, tiny_model)
 

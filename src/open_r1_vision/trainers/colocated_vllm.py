@@ -24,7 +24,7 @@ else:
 logger = logging.getLogger(__name__)
 
 #: Mean gap of log-probabilities that is more than rounding, by the precision that both compute in.
-LIMITS = {torch.float32: 1e-4, torch.float16: 2e-2, torch.bfloat16: 2e-2}
+LIMITS = {torch.float32: 1e-4, torch.float16: 3e-2, torch.bfloat16: 3e-2}
 #: Rows among which the start-up check looks for one with many images and one with few.
 _ROWS_LOOKED_AT = 8
 _TOKENS_CHECKED = 16
@@ -49,6 +49,7 @@ class ColocatedVLLM(Base):
 
     args: Any
     model: Any
+    train_dataset: Any
     vllm_generation: Any
     _steps_compared: set[int]
 

@@ -83,8 +83,9 @@ class VisionGRPOConfig(GRPOConfig):
     vllm_max_logprob_gap: float | None = field(
         default=None,
         metadata={
-            "help": "Colocated vLLM: most that its log-probabilities may differ from the trainer's in the mean, before "
-            "the first step and after it; else the run stops. By default 1e-4 in float32 and 2e-2 in half precision."
+            "help": "Colocated vLLM: most that its log-probabilities may differ from the trainer's in the mean, "
+            "before the first step and after it; beyond it the run stops. By default 1e-4 in float32 and 3e-2 in half "
+            "precision."
         },
     )
     stop_token: str | None = field(

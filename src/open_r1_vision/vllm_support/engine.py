@@ -94,11 +94,11 @@ class ColocatedEngine(Base):
         check_prompts(prompts, seen)
         if logprobs is not None and token_ids is not None and self.banned:
             logprobs = [
-                [[self._without_ban(dict(zip(*position, strict=True)), token)] for token, *position in of_row]
-                for of_row in (
-                    zip(ids, of_ids, values, strict=True)
-                    for ids, of_ids, values in zip(completions, token_ids, logprobs, strict=True)
-                )
+                [
+                    [self._without_ban(dict(zip(names, values, strict=True)), token)]
+                    for token, names, values in zip(*of_row, strict=True)
+                ]
+                for of_row in zip(completions, token_ids, logprobs, strict=True)
             ]
             token_ids = [[[token] for token in ids] for ids in completions]
         return seen, completions, logprobs, token_ids
@@ -108,8 +108,10 @@ class ColocatedEngine(Base):
         value = logprobs[token]
         if value is None or self.temperature == 0:
             return value
-        banned = (logprobs[other] for other in self.banned)
-        odds = sum(math.exp(min(of_banned - _BAN / self.temperature, 80.0)) for of_banned in banned if of_banned is not None)
+        banned = [logprobs[other] for other in self.banned]
+        odds = sum(
+            math.exp(min(of_banned - _BAN / self.temperature, 80.0)) for of_banned in banned if of_banned is not None
+        )
         return value - math.log1p(odds)
 
 

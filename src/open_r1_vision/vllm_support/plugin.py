@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """What vLLM needs on a machine without a GPU. On any other platform nothing here does anything.
 
-`register` is the entry point `open_r1_vision` of the group `vllm.general_plugins`: where the package is installed, vLLM
-calls it in each of its processes. The trainer calls `prepare_engine`, which also does for a package that is only on
-PYTHONPATH.
+`register` is the entry point `open_r1_vision` of the group `vllm.general_plugins`: where the package is installed,
+vLLM calls it in each of its processes. The trainer calls `prepare_engine`, which also does for a package that is only
+on PYTHONPATH.
 """
 
 import os
