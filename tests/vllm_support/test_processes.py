@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Real engines under torchrun: two processes with an engine each, and two that share one."""
+"""Real engines in other processes: two with an engine each, two that share one, and `sample` with one apart."""
 
 import json
 
@@ -7,7 +7,7 @@ import pytest
 
 pytest.importorskip("vllm", reason="`make test-vllm` installs it")
 
-from processes import run_train, write_recipe  # noqa: E402
+from processes import run_command, run_train, write_recipe  # noqa: E402
 
 pytestmark = [pytest.mark.vllm, pytest.mark.timeout(400)]
 
@@ -40,3 +40,32 @@ def test_two_processes(tmp_path, wide_model, gaps, size):
     for first, second in zip(*notes, strict=True):
         assert not set(first["ids"]) & set(second["ids"])
     assert {note["images"] for of_rank in notes for note in of_rank} != {0}
+
+
+def test_samples_of_vllm_are_those_of_transformers(tmp_path, starter):
+    """At so low a temperature that both say what is likeliest; vLLM's engine is in a process that it starts itself."""
+    from open_r1_vision import sample
+
+    settings = {
+        "model_name_or_path": starter,
+        "dtype": "float32",
+        "dataset": "open_r1_vision.starter.digits.rows",
+        "dataset_options": json.dumps({"count": 3}),
+        "system_prompt": "starter",
+        "num_generations": 1,
+        "max_completion_length": 40,
+        "temperature": 1e-3,
+        "vllm_max_model_length": 256,
+    }
+    lines = []
+    for backend in ("transformers", "vllm"):
+        given = {**settings, "backend": backend, "output_dir": tmp_path / backend}
+        words = [word for name, value in given.items() for word in (f"--{name}", str(value))]
+        if backend == "vllm":
+            outcome = run_command(["-m", "open_r1_vision.sample", *words], 350, TORCH_COMPILE_DISABLE="1")
+            assert outcome.code == 0, outcome.log[-6000:]
+        else:
+            assert sample.main(words) == 0
+        lines.append([json.loads(line) for line in (tmp_path / backend / "samples.jsonl").read_text().splitlines()])
+    assert lines[0] == lines[1]
+    assert all("</answer>" in line["completion"] for line in lines[0])
