@@ -88,18 +88,15 @@ def test_twenty_steps_in_float32(wide_model, make, gaps, architecture):
     )
 
 
-def test_twenty_steps_in_bfloat16(wide_model, make, gaps):
-    trainer = make(
-        wide_model(),
-        unequal(0, 1, 2),
-        dtype="bfloat16",
-        max_steps=20,
-        max_completion_length=32,
-        per_device_train_batch_size=8,
-        num_generations=4,
-    )
+@pytest.mark.parametrize("mixed", [False, True])
+def test_twenty_steps_in_bfloat16(wide_model, make, gaps, mixed):
+    """Weights in bfloat16, and bfloat16 over weights in float32, of which vLLM gets rounded copies."""
+    batch = {"max_completion_length": 32, "per_device_train_batch_size": 8, "num_generations": 4}
+    dtype = "float32" if mixed else "bfloat16"
+    trainer = make(wide_model(), unequal(0, 1, 2), dtype=dtype, bf16=mixed, max_steps=20, **batch)
+    assert trainer.vllm_generation.llm.model_config.dtype is torch.bfloat16
     trainer.train()
-    values = gaps("qwen2_5_vl, 0 to 2 images, bfloat16", trainer)
+    values = gaps(f"qwen2_5_vl, 0 to 2 images, bfloat16{' over float32 weights' if mixed else ''}", trainer)
     assert len(values) == 20
     assert max(values) <= BFLOAT16
 

@@ -2,6 +2,7 @@
 """Real engines in other processes: two with an engine each, two that share one, and `sample` with one apart."""
 
 import json
+from pathlib import Path
 
 import pytest
 
@@ -27,6 +28,7 @@ def test_two_processes(tmp_path, wide_model, gaps, size):
     """Some rows have no image, so that one process may have images where the other has none."""
     what = "two processes, an engine each" if size == 1 else "two processes, tensor parallel 2"
     options = {"texts": [1, 2]}
+    shared_memory = set(Path("/dev/shm").glob("*cpushm*"))
     settings = {"dataset_options": options, "vllm_tensor_parallel_size": size, "learning_rate": 1e-2}
     history, values = train(tmp_path, wide_model(), gaps, f"{what}, float32", **settings)
     assert len(values) == 3
@@ -39,6 +41,8 @@ def test_two_processes(tmp_path, wide_model, gaps, size):
     ]
     for first, second in zip(*notes, strict=True):
         assert not set(first["ids"]) & set(second["ids"])
+    # nothing is left that the next run would trip over
+    assert set(Path("/dev/shm").glob("*cpushm*")) <= shared_memory
     assert {note["images"] for of_rank in notes for note in of_rank} != {0}
 
 

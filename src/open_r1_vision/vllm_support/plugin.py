@@ -37,9 +37,12 @@ def prepare_engine() -> None:
     - vLLM packs the weights of linear layers for oneDNN, leaves an empty parameter behind, and can't load a step's
       weights into it: they stay as they are.
     - Sleep does nothing on a CPU, and vLLM refuses an engine that is asked for it: it is let through.
+    - Engines of several processes would meet in shared memory under one name for the whole machine, which outlives
+      them, so that the next run fails: they meet through torch.distributed.
     - vLLM looks at a model's class in a process of its own, in which torchvision's operators are missing unless the
       package is installed: it is looked at here.
     """
+    from vllm.distributed.device_communicators.cpu_communicator import CpuCommunicator
     from vllm.model_executor.layers import utils
     from vllm.model_executor.models import registry
     from vllm.platforms import current_platform
@@ -48,6 +51,7 @@ def prepare_engine() -> None:
     if current_platform.is_cpu():
         utils.dispatch_cpu_unquantized_gemm = _use_plain_linear
         type(current_platform).is_sleep_mode_available = lambda platform: True
+        CpuCommunicator._all_group_ranks_share_shm_group_name = lambda communicator: False
         if declare_missing_ops():
             registry._run_in_subprocess = lambda look: look()
 
