@@ -133,11 +133,13 @@ def test_text_alone(wide_model, make, gaps):
 
 
 def test_lora(wide_model, make, gaps):
-    """The merged weights arrive: the adapter moves the policy far within three steps."""
+    """The merged weights arrive: the adapter moves the policy far from where it was."""
     config = LoraConfig(r=4, lora_alpha=64, target_modules=["q_proj", "v_proj", "down_proj"], task_type="CAUSAL_LM")
-    trainer = make(wide_model(), unequal(1, 2), peft_config=config, max_steps=4, learning_rate=1e-1)
+    trainer = make(wide_model(), unequal(1, 2), peft_config=config, max_steps=20, learning_rate=3e-2)
     trainer.train()
-    assert max(gaps("qwen2_5_vl, LoRA, float32", trainer)) <= FLOAT32
+    values = gaps("qwen2_5_vl, LoRA, float32", trainer)
+    assert len(values) == 20
+    assert max(values) <= FLOAT32
     # what vLLM would have without the last push
     model, last = trainer.model, trainer.outputs[-1]
     with torch.no_grad(), model.disable_adapter():

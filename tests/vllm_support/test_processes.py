@@ -16,10 +16,10 @@ pytestmark = [pytest.mark.vllm, pytest.mark.timeout(400)]
 def train(folder, model, gaps, what, *words, processes=2, **settings):
     """A run through torchrun; returns its log and its gaps."""
     vllm = {"use_vllm": True, "vllm_max_model_length": 512, "vllm_gpu_memory_utilization": 0.1}
-    recipe = write_recipe(folder, model, **{"max_steps": 3, "beta": 0.0, **vllm, **settings})
+    recipe = write_recipe(folder, model, **{"max_steps": 20, "save_steps": 20, "beta": 0.0, **vllm, **settings})
     outcome = run_train(recipe, *words, processes=processes, timeout=350, VLLM_LOGGING_LEVEL="WARNING")
     assert outcome.code == 0, outcome.log[-6000:]
-    state = json.loads((folder / "run" / "checkpoint-3" / "trainer_state.json").read_text())
+    state = json.loads((folder / "run" / "checkpoint-20" / "trainer_state.json").read_text())
     return state["log_history"], gaps(what, state["log_history"])
 
 
@@ -29,9 +29,9 @@ def test_two_processes(tmp_path, wide_model, gaps, size):
     what = "two processes, an engine each" if size == 1 else "two processes, tensor parallel 2"
     options = {"texts": [1, 2]}
     shared_memory = set(Path("/dev/shm").glob("*cpushm*"))
-    settings = {"dataset_options": options, "vllm_tensor_parallel_size": size, "learning_rate": 1e-2}
+    settings = {"dataset_options": options, "vllm_tensor_parallel_size": size, "learning_rate": 1e-3}
     history, values = train(tmp_path, wide_model(), gaps, f"{what}, float32", **settings)
-    assert len(values) == 3
+    assert len(values) == 20
     assert max(values) <= 1e-5
     assert all(entry["grad_norm"] > 0 for entry in history if "grad_norm" in entry)
     # both processes took part, each with prompts of its own
