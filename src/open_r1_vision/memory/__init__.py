@@ -7,7 +7,7 @@
 """
 
 from open_r1_vision.memory.estimate import Estimate, Part, Setup, estimate
-from open_r1_vision.memory.plan import read_plan
+from open_r1_vision.memory.plan import Plan, read_plan
 from open_r1_vision.memory.shapes import KNOWN, ModelShape, read_shape
 
-__all__ = ["KNOWN", "Estimate", "ModelShape", "Part", "Setup", "estimate", "read_plan", "read_shape"]
+__all__ = ["KNOWN", "Estimate", "ModelShape", "Part", "Plan", "Setup", "estimate", "read_plan", "read_shape"]

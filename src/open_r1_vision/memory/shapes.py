@@ -136,6 +136,7 @@ def read_config(model: str) -> Any:
         ) from error
 
 
+@functools.lru_cache(maxsize=32)
 def read_shape(model: str) -> ModelShape:
     """The shape of a model, by folder or hub id.
 
