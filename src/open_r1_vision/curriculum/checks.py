@@ -296,7 +296,7 @@ class _Check:
         unknown = find_unknown_keys(Recipe(settings, None), kinds)
         self.faults += unknown.values()
         known = Recipe({key: value for key, value in settings.items() if key not in unknown}, None)
-        with self.noting(), _no_exit():
+        with self.noting(), no_exit():
             return parse_recipe(known, kinds)[place]
         return None
 
@@ -324,12 +324,12 @@ class _Check:
 def _parse_own(settings: dict[str, Any], kind: type) -> Any:
     """The part of settings that a dataclass of this library has."""
     names = {item.name for item in fields(kind) if item.init}
-    with _no_exit():
+    with no_exit():
         return parse_recipe(Recipe({key: value for key, value in settings.items() if key in names}, None), (kind,))[0]
 
 
 @contextlib.contextmanager
-def _no_exit() -> Iterator[None]:
+def no_exit() -> Iterator[None]:
     """The parser leaves the program, with a line on stderr, over a required key that is not set."""
     said = io.StringIO()
     try:

@@ -125,9 +125,20 @@ def read_curriculum(
         ValueError: no such file, an unknown key, a stage without name or entry point, a name twice, a reference to
             what no earlier stage leaves, or an override of a reference; the message has everything that was found.
     """
-    first, *overlays = [path] if isinstance(path, str | Path) else path
-    path, plain = first, _read_recipe(first, *overlays)
-    wrong = _unknown_keys(plain, _KEYS, f"the curriculum {str(path)!r}")
+    paths = [path] if isinstance(path, str | Path) else path
+    return curriculum_of(_read_recipe(*paths), str(paths[0]), output_dir, processes, overrides, faults)
+
+
+def curriculum_of(
+    plain: dict[str, Any],
+    path: str,
+    output_dir: str | None = None,
+    processes: int | None = None,
+    overrides: Mapping[str, Any] | None = None,
+    faults: list[str] | None = None,
+) -> Curriculum:
+    """As :func:`read_curriculum`, of what the file at `path` says."""
+    wrong = _unknown_keys(plain, _KEYS, f"the curriculum {path!r}")
     folder = Path(output_dir or plain.get("output_dir") or _missing("output_dir", path)).expanduser()
     entries = plain.get("stages")
     if not isinstance(entries, list) or not entries:

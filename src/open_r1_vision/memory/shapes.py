@@ -200,25 +200,26 @@ def count_parameters(config: Any) -> int:
     return sum(parameter.numel() for parameter in build_on_meta(config).parameters())
 
 
-@functools.lru_cache(maxsize=32)
 def count_adapter(model: str, rank: int, targets: tuple[str, ...] | str | None) -> int:
-    """Parameters that LoRA adds to a model and trains.
+    """Parameters that LoRA adds to a model and trains: `rank` numbers for each input and output of a layer.
 
     Args:
         model: folder or hub id.
         rank: of the adapters.
         targets: names of the layers that get one, as `lora_target_modules` names them; None for PEFT's default.
     """
-    import warnings
+    return rank * _count_widths(model, targets)
 
+
+@functools.lru_cache(maxsize=32)
+def _count_widths(model: str, targets: tuple[str, ...] | str | None) -> int:
+    """Inputs and outputs of the layers that PEFT would adapt: the parameters of an adapter of rank 1."""
     from peft import LoraConfig, get_peft_model
 
     chosen = list(targets) if isinstance(targets, tuple) else targets
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of tied weights, which a count does not mind
-        adapted = get_peft_model(
-            build_on_meta(read_config(model)),
-            LoraConfig(r=rank, target_modules=chosen, task_type="CAUSAL_LM"),
-            low_cpu_mem_usage=True,  # or its numbers would be drawn
-        )
+    adapted = get_peft_model(
+        build_on_meta(read_config(model)),
+        LoraConfig(r=1, target_modules=chosen, task_type="CAUSAL_LM"),
+        low_cpu_mem_usage=True,  # or its numbers would be drawn
+    )
     return sum(parameter.numel() for parameter in adapted.parameters() if parameter.requires_grad)
