@@ -58,7 +58,7 @@ def _check(report: Report, recipe: Recipe, where: Machine, options: argparse.Nam
     machine.check_python(report)
     stages = recipe.settings.get("stages")
     if not isinstance(stages, list):
-        machine.check_packages(report, needed_extras(recipe))
+        machine.check_packages(report, needed_extras(recipe), where.is_here)
         machine.check_port(report, options.master_port)
         check_run(report, recipe, where, options.rows)
         return
@@ -75,7 +75,7 @@ def _check_curriculum(report: Report, recipe: Recipe, where: Machine, options: a
     faults: list[str] = []
     curriculum = curriculum_of(recipe.as_plain(), str(recipe.path), faults=faults)
     extras = {extra for stage in curriculum.stages for extra in needed_extras(Recipe(stage.settings, None))}
-    machine.check_packages(report, extras)
+    machine.check_packages(report, extras, where.is_here)
     machine.check_port(report, options.master_port)
     for fault in faults:
         report.stop("recipe", fault)
