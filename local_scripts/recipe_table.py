@@ -25,6 +25,7 @@ METHODS = ("visionary_r1", "racro_cro", "racro_grpo", "perception_r1", "hint_grp
 MODELS = ("qwen2_vl_2b", "qwen2_5_vl_3b", "qwen3_vl_4b", "qwen2_vl_7b", "qwen2_5_vl_7b", "qwen3_vl_8b")
 #: Overlays with their GPUs, and the memory of each in GiB.
 HARDWARE = {
+    "2_nodes": (16, 80),
     "8_gpus": (8, 80),
     "8_gpus_zero2": (8, 80),
     "8_gpus_lora": (8, 80),
