@@ -153,9 +153,7 @@ def _cell(method: str, model: str, hardware: str) -> str:
     if not found:
         return ""
     peak = max(estimate.peak_bytes for _, estimate in found) / GIB
-    short = any(
-        estimate.vllm_tokens is not None and estimate.vllm_tokens < plan.longest for plan, estimate in found
-    )
+    short = any(estimate.vllm_tokens is not None and estimate.vllm_tokens < plan.longest for plan, estimate in found)
     return f"~~{peak:.0f}~~" if peak > USABLE * HARDWARE[hardware][1] or short else f"{peak:.0f}"
 
 

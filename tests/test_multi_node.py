@@ -74,10 +74,14 @@ def test_two_machines_are_one_run(model_folder, tmp_path):
         assert find_damage(checkpoint) is None
         assert len(list(checkpoint.rglob("*zero_pp_rank_*_optim_states.pt"))) == 2
     # it is what one machine with two processes comes to
-    for (loss, norm), (loss_of_one, norm_of_one) in zip(log_of(tmp_path / "two"), log_of(tmp_path / "one"), strict=True):
+    for (loss, norm), (loss_of_one, norm_of_one) in zip(
+        log_of(tmp_path / "two"), log_of(tmp_path / "one"), strict=True
+    ):
         assert loss == pytest.approx(loss_of_one, abs=1e-6) and norm == pytest.approx(norm_of_one, rel=1e-4)
     # only the first process reported, on either machine
-    assert sum("checkpoint" not in line and "results.json" in line for o in outcomes for line in o.log.splitlines()) == 1
+    assert (
+        sum("checkpoint" not in line and "results.json" in line for o in outcomes for line in o.log.splitlines()) == 1
+    )
     final = load_file(run / "final" / "model.safetensors")
     # a run that lost its last checkpoint goes on from the one before, on both machines
     for name in ("final", f"checkpoint-{STEPS}"):

@@ -12,7 +12,7 @@ import yaml
 from test_recipes import MARK, SECTIONS, UNMARKED, parse_stage
 from trl import ModelConfig
 
-from open_r1_vision.arguments import Recipe, ScriptArguments, parse_recipe, read_recipe
+from open_r1_vision.arguments import ScriptArguments, parse_recipe, read_recipe
 from open_r1_vision.batching import plan_batch
 from open_r1_vision.curriculum import read_curriculum
 from open_r1_vision.importing import import_callable
@@ -119,9 +119,7 @@ def test_an_overlay_says_what_it_needs_and_why(path):
 
 
 @pytest.mark.parametrize("path", OF_RUNS, ids=name)
-@pytest.mark.parametrize(
-    "recipe", ["qwen2_5_vl_3b/visionary_r1", "qwen2_5_vl_7b/racro_cro", "qwen2_vl_7b/hint_grpo"]
-)
+@pytest.mark.parametrize("recipe", ["qwen2_5_vl_3b/visionary_r1", "qwen2_5_vl_7b/racro_cro", "qwen2_vl_7b/hint_grpo"])
 def test_an_overlay_on_a_recipe(path, recipe):
     recipe = ROOT / "recipes" / f"{recipe}.yaml"
     script, training, model = parse(recipe, path)
@@ -133,9 +131,7 @@ def test_an_overlay_on_a_recipe(path, recipe):
         assert getattr(model if hasattr(model, key) else script if hasattr(script, key) else training, key) == value
     gpus, _ = TABLE.HARDWARE.get(path.stem, (8, 80))
     # a step has as many completions on any number of GPUs
-    plan_batch(
-        training.prompts_per_step, training.num_generations, gpus, training.max_completions_per_device
-    )
+    plan_batch(training.prompts_per_step, training.num_generations, gpus, training.max_completions_per_device)
     assert training.prompts_per_step == read_files([recipe]).settings["prompts_per_step"]
     if training.use_vllm:
         assert training.vllm_max_model_length >= training.max_prompt_tokens + training.max_completion_length
@@ -212,4 +208,6 @@ def test_the_page_holds_what_the_formulas_give():
 def test_headers_hold_what_the_formulas_give(method):
     for model in TABLE.MODELS:
         text = TABLE.recipe_path(method, model).read_text()
-        assert TABLE.with_header(text, TABLE.header(method, model)) == text, "run local_scripts/recipe_table.py --write"
+        assert TABLE.with_header(text, TABLE.header(method, model)) == text, (
+            "run local_scripts/recipe_table.py --write"
+        )

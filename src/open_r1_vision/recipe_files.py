@@ -11,8 +11,8 @@ and a command line may give several, such as a method and the machine that it ru
     --config recipes/qwen3_vl_4b/racro_cro.yaml recipes/hardware/4_gpus_zero3.yaml
 
 A file wins over what it extends, a later file of the command line over an earlier one, and `--key value` over all.
-A value replaces the earlier one as a whole, lists and mappings too. Three keys are merged instead: `env` by variable, and
-of a curriculum `shared` by key, and `stages`, where a mapping by name, `{reason: {settings: {beta: 0.0}}}`, changes
+A value replaces the earlier one as a whole, lists and mappings too. Three keys are merged instead: `env` by variable,
+and of a curriculum `shared` by key, and `stages`, where a mapping by name, `{reason: {settings: {beta: 0.0}}}`, changes
 stages of the list that it builds on.
 """
 
@@ -144,7 +144,7 @@ def _change_stages(before: Any, changes: dict[str, Any], path: Path) -> list[Any
             )
     return [
         {**stage, **change, "settings": {**(stage.get("settings") or {}), **(change.get("settings") or {})}}
-        if isinstance(stage, dict) and (change := changes.get(stage.get("name")))
+        if isinstance(stage, dict) and (change := changes.get(str(stage.get("name"))))
         else stage
         for stage in before
     ]

@@ -46,7 +46,9 @@ def folder(tmp_path):
     train = tmp_path / "geometry3k" / "train"
     put(train, 2, logic=["Equals(LengthOf(Line(A, B)), 5)", "PointLiesOnLine(C, Line(E, A))"])
     put(train, 10, answer="B", compact_choices=["5", "2 \\sqrt { 221 }", "9", "10"], logic=[])
-    put(train, 11, annotat_text="", compact_text="Find x.", answer="C", logic=[" ", "Parallel(a, b)", "Parallel(a, b)"])
+    put(
+        train, 11, annotat_text="", compact_text="Find x.", answer="C", logic=[" ", "Parallel(a, b)", "Parallel(a, b)"]
+    )
     put(train, 12, answer="E")
     put(train, 13, image=False)
     put(train, 14, annotat_text=" ", compact_text="", problem_text=None)
@@ -111,9 +113,9 @@ def test_as_the_data_set_of_a_recipe(folder):
     found = load_rows(name, "train", path=str(folder))
     assert found.features["images"].feature.__class__.__name__ == "Image"
     assert not check_rows(found)
-    assert accuracy_reward(["<answer>$2\\sqrt{221}$</answer>"], solution=[found[1]["solution"]], problem_type=["math"]) == [
-        1.0
-    ]
+    assert accuracy_reward(
+        ["<answer>$2\\sqrt{221}$</answer>"], solution=[found[1]["solution"]], problem_type=["math"]
+    ) == [1.0]
     assert len(load_rows(name, "validation", path=str(folder))) == len(load_rows(name, "val", path=str(folder))) == 1
 
 

@@ -87,7 +87,10 @@ def test_a_typing_error_names_its_file(ask, recipe, tmp_path):
 
 
 def test_no_recipe(ask):
-    assert ask("--rows", 3) == (1, {"recipe": [("STOP", "no recipe is named: give --config RECIPE, and overlays behind it.")]})
+    assert ask("--rows", 3) == (
+        1,
+        {"recipe": [("STOP", "no recipe is named: give --config RECIPE, and overlays behind it.")]},
+    )
     assert "There is no recipe 'nowhere.yaml'" in stops(ask("--config", "nowhere.yaml")[1])["recipe"]
 
 

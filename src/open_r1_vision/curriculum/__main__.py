@@ -67,7 +67,11 @@ def _build_parser() -> argparse.ArgumentParser:
         allow_abbrev=False,
     )
     parser.add_argument(
-        "--config", required=True, nargs="+", metavar="RECIPE", help="the curriculum's recipe, and files that change it"
+        "--config",
+        required=True,
+        nargs="+",
+        metavar="RECIPE",
+        help="the curriculum's recipe, and files that change it",
     )
     parser.add_argument("--output_dir", help="in place of the recipe's")
     parser.add_argument("--processes", type=int, help="processes of every stage, in place of the recipe's")

@@ -90,7 +90,8 @@ def _check_curriculum(report: Report, recipe: Recipe, where: Machine, options: a
             continue
         if where.gpus and stage.processes > where.gpus:
             report.stop(
-                stage.name, f"it has {stage.processes} processes for {where.gpus} GPU(s): set `processes` of the stage."
+                stage.name,
+                f"it has {stage.processes} processes for {where.gpus} GPU(s): set `processes` of the stage.",
             )
             continue
         with report.attempt(stage.name):

@@ -52,7 +52,9 @@ def check_run(report: Report, recipe: Recipe, where: Machine, num_rows: int) -> 
     with report.attempt("recipe"), no_exit():
         script, training, model = parse_training(recipe)
         trainer_class = train.find_trainer(recipe)
-        report.ok("recipe", f"{len(recipe.settings)} keys, {trainer_class.__name__}, {len(script.reward_funcs)} reward(s)")
+        report.ok(
+            "recipe", f"{len(recipe.settings)} keys, {trainer_class.__name__}, {len(script.reward_funcs)} reward(s)"
+        )
         machine.check_gpus(report, where, bool(training.bf16))
         machine.check_attention(report, where, model.attn_implementation)
         folder = files.check_model(report, model.model_name_or_path)
@@ -78,9 +80,7 @@ def check_memory(
             report.ok("batch", str(plan.batch))
         compare_memory(report, plan, where)
         made = plan.estimate()
-        files.check_disk(
-            report, plan.output_dir, made.checkpoint_bytes, plan.checkpoints_kept, made.final_bytes
-        )
+        files.check_disk(report, plan.output_dir, made.checkpoint_bytes, plan.checkpoints_kept, made.final_bytes)
 
 
 def compare_memory(report: Report, plan: Plan, where: Machine) -> None:
@@ -107,8 +107,8 @@ def compare_memory(report: Report, plan: Plan, where: Machine) -> None:
         if made.vllm_tokens < plan.longest:
             report.stop(
                 "vllm",
-                f"{room}, but the longest prompt and completion are {plan.longest}: raise vllm_gpu_memory_utilization, "
-                "or lower max_completion_length or max_prompt_tokens.",
+                f"{room}, but the longest prompt and completion are {plan.longest}: raise "
+                "vllm_gpu_memory_utilization, or lower max_completion_length or max_prompt_tokens.",
             )
         else:
             report.ok("vllm", f"{room}, {made.vllm_tokens // plan.longest} sequences of the longest at a time")

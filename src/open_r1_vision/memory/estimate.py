@@ -10,9 +10,9 @@ h the decoder's width, L its layers, V the vocabulary.
 | gathered weights | ZeRO-3: b min(P, 10^9), the `stage3_max_live_parameters` of its configuration | |
 | gradients | b T; ZeRO-2 and 3: b T / N, offloaded: 0 | DDP keeps a second copy in its buckets |
 | reduction buckets | ZeRO-2: 2 bytes x `reduce_bucket_size`, at most T | |
-| optimizer | ZeRO: 12 T / N (float32 weights and both moments of Adam), offloaded: 0; else 2 b T | ZeRO paper, section 3 |
+| optimizer | ZeRO: 12 T / N (float32 weights and both moments of Adam), offloaded: 0; else 2 b T | 1910.02054, section 3 |
 | reference | b P without an adapter where beta is not 0; ZeRO-3: b P / N | an adapter is switched off instead |
-| checkpoints | b h for each token and layer, those of the image encoder for each patch | Chen et al., 1604.06174 |
+| checkpoints | b h for each token and layer, those of the image encoder for each patch | 1604.06174 |
 | one layer | what one block keeps for its backward pass, see `shapes` | that of one block lives at a time |
 | output layer | 4 h for each completion token + 4 V h if it is trained + a tile of 4096 x 32768 | TRL's fused head |
 | step | float32 gradients while Adam runs: 4 T / N, ZeRO-3: at most of 10^9 parameters at a time | |
@@ -222,9 +222,7 @@ def _update(shape: ModelShape, setup: Setup) -> Iterable[Part]:
     blocks = shape.block_bytes * size // 2, shape.vision_block_bytes * size // 2
     if setup.has_checkpoints:
         per_token, per_patch = size * shape.layers * shape.hidden, size * shape.vision_layers * shape.vision_hidden
-        yield Part(
-            "checkpoints", tokens * per_token, f"({said}) x {shape.layers} layers x {shape.hidden} x {size} B"
-        )
+        yield Part("checkpoints", tokens * per_token, f"({said}) x {shape.layers} layers x {shape.hidden} x {size} B")
         yield Part(
             "image checkpoints",
             patches * per_patch,

@@ -60,7 +60,7 @@ def parse_training(recipe: Recipe) -> tuple[ScriptArguments, Any, Any]:
 
     kinds = (ScriptArguments, find_trainer(recipe).config_class, ModelConfig)
     # DeepSpeed would want its processes, and its packages may be missing here
-    return parse_recipe(recipe.without("deepspeed"), kinds)  # type: ignore[return-value]
+    return parse_recipe(recipe.without("deepspeed"), kinds)
 
 
 def read_plan(recipe: Recipe, gpus: int, gpu_bytes: int = 80 * GIB) -> Plan:
