@@ -12,8 +12,8 @@ and a command line may give several, such as a method and the machine that it ru
 
 A file wins over what it extends, a later file of the command line over an earlier one, and `--key value` over all.
 A value replaces the earlier one as a whole, lists and mappings too. Three keys are merged instead: `env` by variable,
-and of a curriculum `shared` by key, and `stages`, where a mapping by name, `{reason: {settings: {beta: 0.0}}}`, changes
-stages of the list that it builds on.
+and of a curriculum `shared` by key, and `stages`, where a mapping by name, as `{reason: {settings: {beta: 0.0}}}`,
+changes stages of the list that it builds on.
 """
 
 from collections.abc import Sequence

@@ -325,6 +325,14 @@ def test_a_curriculum_is_looked_at_stage_by_stage(ask):
     assert stops(said)["reason"].startswith("it has 8 processes for 4 GPU(s)")
 
 
+def test_a_warm_up(ask, tmp_path):
+    recipe = ROOT / "recipes" / "starter" / "warm_up.yaml"
+    code, said = ask("--config", recipe)
+    assert code == 0 and "keys of open_r1_vision.sft" in said["recipe"][0][1]
+    code, said = ask("--config", recipe, "--dataset", "nowhere.parquet")
+    assert code == 1 and "nowhere.parquet" in stops(said)["recipe"]
+
+
 def test_the_command(recipe, tmp_path):
     words = [sys.executable, "-m", "open_r1_vision.doctor", "--config"]
     result = subprocess.run([*words, recipe()], capture_output=True, text=True)

@@ -53,16 +53,38 @@ def _build_parser() -> argparse.ArgumentParser:
 
 
 def _check(report: Report, recipe: Recipe, where: Machine, options: argparse.Namespace) -> None:
-    from open_r1_vision.doctor.run import check_run, needed_extras
+    from open_r1_vision.doctor.run import check_run, is_warm_up, needed_extras
 
     machine.check_python(report)
     stages = recipe.settings.get("stages")
     if not isinstance(stages, list):
         machine.check_packages(report, needed_extras(recipe), where.is_here)
         machine.check_port(report, options.master_port)
-        check_run(report, recipe, where, options.rows)
+        if is_warm_up(recipe):
+            _check_warm_up(report, recipe)
+        else:
+            check_run(report, recipe, where, options.rows)
         return
     _check_curriculum(report, recipe, where, options)
+
+
+def _check_warm_up(report: Report, recipe: Recipe) -> None:
+    """A recipe of open_r1_vision.sft, by the checks that a curriculum has for such a stage."""
+    from pathlib import Path
+
+    from open_r1_vision.curriculum.checks import find_faults
+    from open_r1_vision.curriculum.recipe import Curriculum, Stage
+    from open_r1_vision.doctor.files import check_model
+
+    plain = recipe.as_plain()
+    stage = Stage("sft", "sft", plain, written=plain)
+    faults = find_faults(Curriculum(Path(str(plain.get("output_dir", "."))), [stage]), stage)
+    for fault in faults:
+        report.stop("recipe", fault)
+    if not faults:
+        report.ok("recipe", f"{len(plain)} keys of open_r1_vision.sft; its rows have what it needs")
+    check_model(report, str(plain.get("model_name_or_path")))
+    report.note("memory", "of open_r1_vision.sft it is not estimated")
 
 
 def _check_curriculum(report: Report, recipe: Recipe, where: Machine, options: argparse.Namespace) -> None:
@@ -86,7 +108,8 @@ def _check_curriculum(report: Report, recipe: Recipe, where: Machine, options: a
             report.stop(stage.name, fault)
         if stage.run != "train" or wrong:
             if not wrong:
-                report.ok(stage.name, f"{stage.run}, {stage.processes} process(es)")
+                unknown = "; its memory is not estimated" if stage.run == "sft" else ""
+                report.ok(stage.name, f"{stage.run}, {stage.processes} process(es){unknown}")
             continue
         if where.gpus and stage.processes > where.gpus:
             report.stop(

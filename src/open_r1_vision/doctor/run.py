@@ -36,6 +36,20 @@ def needed_extras(recipe: Recipe) -> list[str]:
     return [name for name, is_wanted in wanted.items() if is_wanted]
 
 
+def is_warm_up(recipe: Recipe) -> bool:
+    """Whether a recipe is of `open_r1_vision.sft`: its keys are, and not all of them are those of a training."""
+    from trl import ModelConfig, SFTConfig
+
+    from open_r1_vision.arguments import ScriptArguments, WarmUpArguments, find_unknown_keys
+    from open_r1_vision.trainers.config import VisionGRPOConfig
+
+    if "trainer" in recipe.settings:
+        return False
+    return bool(find_unknown_keys(recipe, (ScriptArguments, VisionGRPOConfig, ModelConfig))) and not find_unknown_keys(
+        recipe, (WarmUpArguments, SFTConfig, ModelConfig)
+    )
+
+
 def check_run(report: Report, recipe: Recipe, where: Machine, num_rows: int) -> None:
     """Everything that belongs to one run of `open_r1_vision.train`.
 

@@ -10,7 +10,7 @@ h the decoder's width, L its layers, V the vocabulary.
 | gathered weights | ZeRO-3: b min(P, 10^9), the `stage3_max_live_parameters` of its configuration | |
 | gradients | b T; ZeRO-2 and 3: b T / N, offloaded: 0 | DDP keeps a second copy in its buckets |
 | reduction buckets | ZeRO-2: 2 bytes x `reduce_bucket_size`, at most T | |
-| optimizer | ZeRO: 12 T / N (float32 weights and both moments of Adam), offloaded: 0; else 2 b T | 1910.02054, section 3 |
+| optimizer | ZeRO: 12 T / N (float32 weights, Adam's moments), offloaded: 0; else 2 b T | 1910.02054, section 3 |
 | reference | b P without an adapter where beta is not 0; ZeRO-3: b P / N | an adapter is switched off instead |
 | checkpoints | b h for each token and layer, those of the image encoder for each patch | 1604.06174 |
 | one layer | what one block keeps for its backward pass, see `shapes` | that of one block lives at a time |
