@@ -7,13 +7,15 @@ A recipe is a YAML file of flat `key: value` lines, or several of them, see :mod
 """
 
 import argparse
+import contextlib
 import dataclasses
 import difflib
+import io
 import json
 import math
 import os
 import sys
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -59,8 +61,8 @@ class DataArguments:
     )
 
     def __post_init__(self) -> None:
-        self.dataset_options = _read_mapping("dataset_options", self.dataset_options)
-        self.eval_dataset_options = _read_mapping("eval_dataset_options", self.eval_dataset_options)
+        self.dataset_options = read_mapping("dataset_options", self.dataset_options)
+        self.eval_dataset_options = read_mapping("eval_dataset_options", self.eval_dataset_options)
 
     @property
     def prompt_texts(self) -> dict[str, Any]:
@@ -138,7 +140,7 @@ class ScriptArguments(DataArguments):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        self.reward_kwargs = _read_mapping("reward_kwargs", self.reward_kwargs)
+        self.reward_kwargs = read_mapping("reward_kwargs", self.reward_kwargs)
         if isinstance(self.reward_funcs, str):
             self.reward_funcs = [self.reward_funcs]
         if self.answer_form is not None:
@@ -223,6 +225,17 @@ def parse_recipe(recipe: Recipe, dataclass_types: Sequence[type]) -> tuple[Any, 
     kinds: Any = list(dataclass_types)
     parser = TrlParser(kinds)
     return _parse_settings(parser, recipe.settings)
+
+
+@contextlib.contextmanager
+def no_exit() -> Iterator[None]:
+    """The parser leaves the program, with a line on stderr, over a required key that is not set."""
+    said = io.StringIO()
+    try:
+        with contextlib.redirect_stderr(said):
+            yield
+    except SystemExit as error:
+        raise ValueError(said.getvalue().rpartition("error: ")[2].strip()) from error
 
 
 def find_unknown_keys(recipe: Recipe, dataclass_types: Sequence[type]) -> dict[str, str]:
@@ -310,7 +323,12 @@ def _field_names(kind: type) -> set[str]:
     return {item.name for item in dataclasses.fields(kind) if item.init}
 
 
-def _read_mapping(name: str, value: Any) -> dict[str, Any]:
+def read_mapping(name: str, value: Any) -> dict[str, Any]:
+    """A mapping as a recipe has it, or as JSON from a command line; an empty one for None.
+
+    Raises:
+        ValueError: it is neither.
+    """
     if isinstance(value, str):
         try:
             value = json.loads(value)

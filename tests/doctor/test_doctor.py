@@ -234,7 +234,7 @@ def test_a_reward_that_cannot_be_imported(ask, recipe):
     assert "reward_weights has 2 numbers, but there are 1 reward_funcs" in stops(said)["rewards"]
 
 
-def test_a_gpu_that_is_too_small(ask):
+def test_a_gpu_that_is_too_small(ask, capsys):
     recipes = ROOT / "recipes"
     words = ["--config", recipes / "qwen2_5_vl_7b" / "racro_grpo.yaml", recipes / "hardware" / "1_gpu_lora.yaml"]
     code, said = ask(*words, "--gpus", 1, "--gpu_memory", 24)
@@ -243,6 +243,8 @@ def test_a_gpu_that_is_too_small(ask):
     assert "0 tokens, but the longest prompt and completion are 16384" in stops(said)["vllm"]
     _, said = ask(*words, "--gpus", 1, "--gpu_memory", 80)
     assert said["memory"][0][0] == said["vllm"][0][0] == "ok"
+    main([*map(str, words), "--gpus", "1", "--gpu_memory", "80", "--verbose"])
+    assert "optimizer              1.54  2 x 4 B x 0.21e9" in capsys.readouterr().out
     assert said["gpus"][0][0] == "note"
 
 
@@ -327,9 +329,10 @@ def test_a_curriculum_is_looked_at_stage_by_stage(ask):
 
 def test_a_warm_up(ask, tmp_path):
     recipe = ROOT / "recipes" / "starter" / "warm_up.yaml"
-    code, said = ask("--config", recipe)
+    few = ["--config", recipe, "--dataset_options", '{"count": 8}']
+    code, said = ask(*few)
     assert code == 0 and "keys of open_r1_vision.sft" in said["recipe"][0][1]
-    code, said = ask("--config", recipe, "--dataset", "nowhere.parquet")
+    code, said = ask(*few, "--dataset", "nowhere.parquet")
     assert code == 1 and "nowhere.parquet" in stops(said)["recipe"]
 
 

@@ -23,7 +23,7 @@ from open_r1_vision.doctor.report import Report
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line; 1 when something would stop the run."""
     options, words = _build_parser().parse_known_args(argv)
-    report = Report(_say)
+    report = Report(_say, options.verbose)
     with report.attempt("recipe"):
         if options.rows < 1:
             raise ValueError(f"--rows is {options.rows}: set at least 1.")
@@ -48,6 +48,7 @@ def _build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--gpus", type=int, help="of the machine; by default those of this one")
     parser.add_argument("--gpu_memory", type=float, help="of each, in GiB; with it, of a machine that is not this one")
     parser.add_argument("--rows", type=int, default=100, help="how many rows to look at (default 100)")
+    parser.add_argument("--verbose", action="store_true", help="show every part of the memory estimate")
     parser.add_argument("--master_port", type=int, help="the port that torchrun is to use")
     return parser
 

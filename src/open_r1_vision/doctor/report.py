@@ -14,10 +14,12 @@ class Report:
 
     Attributes:
         say: gets each line.
+        is_verbose: whether what is as it should be is explained too.
         findings: level, topic and text of each.
     """
 
     say: Callable[[str], None]
+    is_verbose: bool = False
     findings: list[tuple[str, str, str]] = field(default_factory=list)
 
     def ok(self, topic: str, text: str) -> None:

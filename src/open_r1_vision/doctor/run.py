@@ -7,7 +7,7 @@ import io
 from types import SimpleNamespace
 from typing import Any
 
-from open_r1_vision.arguments import Recipe
+from open_r1_vision.arguments import Recipe, no_exit
 from open_r1_vision.doctor import files, machine
 from open_r1_vision.doctor.machine import Machine
 from open_r1_vision.doctor.report import Report
@@ -60,7 +60,6 @@ def check_run(report: Report, recipe: Recipe, where: Machine, num_rows: int) -> 
         num_rows: how many rows to look at.
     """
     from open_r1_vision import train
-    from open_r1_vision.curriculum.checks import no_exit
     from open_r1_vision.memory.plan import parse_training
 
     with report.attempt("recipe"), no_exit():
@@ -113,7 +112,8 @@ def compare_memory(report: Report, plan: Plan, where: Machine) -> None:
     elif made.peak_bytes > _TIGHT * where.gpu_bytes:
         report.note("memory", f"{text} of {where.gpu_bytes / _GIB:.1f}: tight for an estimate\n{made.table()}")
     else:
-        report.ok("memory", f"{text} of {where.gpu_bytes / _GIB:.1f}\n{made.table()}")
+        table = f"\n{made.table()}" if report.is_verbose else ""
+        report.ok("memory", f"{text} of {where.gpu_bytes / _GIB:.1f}{table}")
     if made.host_bytes:
         _compare_host(report, made.host_bytes, where)
     if made.vllm_tokens is not None and where.gpus:
