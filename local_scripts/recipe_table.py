@@ -107,7 +107,7 @@ def make() -> str:
     example = plans("racro_cro", "qwen2_5_vl_7b", "8_gpus")[0]
     lines += [
         "",
-        "The arithmetic of `qwen2_5_vl_7b/racro_cro` on `8_gpus`, in GiB; `doctor --verbose` prints that of any other:",
+        "The arithmetic of `qwen2_5_vl_7b/racro_cro` on `8_gpus`, in GiB; `doctor --verbose` prints that of any:",
         "",
         "```",
         example.estimate().table(),
