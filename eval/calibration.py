@@ -77,7 +77,7 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 def measure_accuracy(generate: Any, rows: Any, batch_size: int) -> dict[str, Any]:
     """Shares of full marks with their intervals."""
-    from open_r1_vision.evaluation import evaluate
+    from open_r1_vision.held_out import evaluate
     from open_r1_vision.statistics import wilson_interval
 
     samples = evaluate(generate, rows, max_new_tokens=MAX_NEW_TOKENS, batch_size=batch_size)

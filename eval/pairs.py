@@ -8,9 +8,14 @@ intervals, their difference and McNemar's exact p, for each pair and for all row
 counts a held-out row once for each seed, as if the runs were independent of one another. With `--metric NAME` the mean
 of a logged metric over all steps stands below, with `--signal REWARD` the share of all groups in which that reward
 was not the same for all completions, from the logged completions.
+
+`--records FOLDER` writes both as evaluation runs in which the seeds are samples of a row, so that a row counts once:
+
+    python -m open_r1_vision.compare FOLDER/first FOLDER/second
 """
 
 import argparse
+import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -25,6 +30,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--steps", nargs="+", type=int, default=[None], help="evaluations to compare")
     parser.add_argument("--metric", nargs="*", default=[], help="logged metrics, such as hints/utilisation")
     parser.add_argument("--signal", help="reward by which groups have a signal or not, such as accuracy_reward")
+    parser.add_argument("--records", type=Path, help="folder for both as evaluation runs, seeds as samples")
     steps = parser.add_mutually_exclusive_group()
     steps.add_argument("--signal_steps", type=int, help="look at the groups of the first so many steps only")
     steps.add_argument("--signal_last", type=int, help="look at the groups of the last so many steps only")
@@ -32,6 +38,10 @@ def main(argv: Sequence[str] | None = None) -> None:
     if len(args.first) != len(args.second):
         parser.error(f"{len(args.first)} runs can't be paired with {len(args.second)}: name as many for both.")
     pairs = list(zip(args.first, args.second, strict=True))
+    if args.records:
+        for side, runs in (("first", args.first), ("second", args.second)):
+            for measure in args.measure:
+                _write_records(args.records / side / f"held_out_{measure}", runs, measure, args.steps[-1])
     lines = ["| | measure | first | second | points | p |", "|---|---|---|---|---|---|"]
     for step in args.steps:
         for measure in args.measure:
@@ -62,7 +72,7 @@ def _compare(pairs: list[tuple[Path, Path]], measure: str, step: int | None) -> 
 
 
 def _scores(run: Path, measure: str, step: int | None) -> dict[str, float]:
-    from open_r1_vision.evaluation import MEASURES, read_evaluations
+    from open_r1_vision.held_out import MEASURES, read_evaluations
 
     evaluations = read_evaluations(run)
     if not evaluations:
@@ -75,6 +85,31 @@ def _scores(run: Path, measure: str, step: int | None) -> dict[str, float]:
             f"{run} has no {measure!r} for each row: --measure takes those of {', '.join(MEASURES)} it has."
         )
     return {sample.id: getattr(sample, measure) for sample in samples}
+
+
+def _write_records(folder: Path, runs: Sequence[Path], measure: str, step: int | None) -> None:
+    """Seeds of a run as samples of each row; the gold answers are not in evaluations, their scores are."""
+    from dataclasses import asdict
+
+    from open_r1_vision.evaluate.items import Record
+
+    seeds = [_scores(run, measure, step) for run in runs]
+    if any(scores.keys() != seeds[0].keys() for scores in seeds):
+        raise SystemExit(f"The seeds of {runs[0]} were evaluated on different rows: evaluate all on the same.")
+    if (folder / "samples.jsonl").exists():
+        raise SystemExit(f"{folder} holds records already: name another folder.")
+    unknown = {"prompt_sha": "", "raw": "", "answer": None, "extractor": "training", "gold": None, "tokens": 0}
+    known = {"dataset": folder.name, "prompt_style": "method", "judged_by": "rule", "status": "ok", "cluster": None}
+    records = [
+        Record(index=row, sample=sample, score=scores[row], seed=None, **unknown, **known)
+        for row in seeds[0]
+        for sample, scores in enumerate(seeds)
+    ]
+    folder.mkdir(parents=True, exist_ok=True)
+    lines = [json.dumps(asdict(record)) + "\n" for record in records]
+    (folder / "samples.jsonl").write_text("".join(lines), encoding="utf-8")
+    about = {"model": [str(run) for run in runs], "num_items": len(seeds[0]), "num_samples": len(runs)}
+    (folder / "run.json").write_text(json.dumps(about, indent=1) + "\n", encoding="utf-8")
 
 
 def _compare_signal(pairs: list[tuple[Path, Path]], reward: str, steps: slice) -> list[str]:

@@ -61,7 +61,7 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 def _read(run: Path) -> tuple[Shares, Shares]:
     """The first and the last evaluation of a run."""
-    from open_r1_vision.evaluation import read_evaluations
+    from open_r1_vision.held_out import read_evaluations
 
     evaluations = read_evaluations(run)
     if not evaluations:

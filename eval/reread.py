@@ -125,7 +125,7 @@ def _read_run(folder: Path) -> _Run:
     """A run whose evaluations are of the rows that its data set gives now."""
     from open_r1_vision.arguments import DataArguments
     from open_r1_vision.data.loading import load_rows
-    from open_r1_vision.evaluation import read_evaluations
+    from open_r1_vision.held_out import read_evaluations
     from open_r1_vision.report import read_results
     from open_r1_vision.runs import RESULTS_FILE
     from open_r1_vision.trainers.config import CaptionGRPOConfig

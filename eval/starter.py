@@ -35,8 +35,8 @@ def main(argv: Sequence[str] | None = None) -> None:
 
     from open_r1_vision.data.rows import add_prompts
     from open_r1_vision.decoding import CalibratedGenerator, Calibration
-    from open_r1_vision.evaluation import MEASURES, evaluate
     from open_r1_vision.generation import GreedyGenerator
+    from open_r1_vision.held_out import MEASURES, evaluate
     from open_r1_vision.prompts import load_prompt
     from open_r1_vision.reasoners.policy import policy_reader
     from open_r1_vision.starter import digits, figures

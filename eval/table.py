@@ -18,7 +18,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("runs", nargs="+", type=Path, help="output folders of finished runs")
     args = parser.parse_args(argv)
 
-    from open_r1_vision.evaluation import MEASURES
+    from open_r1_vision.held_out import MEASURES
     from open_r1_vision.report import read_results
     from open_r1_vision.statistics import Proportion
 

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# The README's table: caption-GRPO on three seeds, plain GRPO with the same budget on the first of them.
+# docs/results.md, caption-GRPO: caption-GRPO on three seeds, plain GRPO with the same budget on the first of them.
 #   local_scripts/reproduce_starter.sh           about an hour on two cores
 set -euo pipefail
 runs=runs/starter

@@ -20,7 +20,7 @@ import torch
 import yaml
 from tiny_models import image
 
-from open_r1_vision.evaluation import evaluate
+from open_r1_vision.held_out import evaluate
 from open_r1_vision.reasoners.captions import Reading
 from open_r1_vision.rewards.answers import completion_text
 from open_r1_vision.trainers import CaptionGRPOTrainer, VisionGRPOTrainer

@@ -8,7 +8,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from open_r1_vision.evaluation import Sample, write_samples
+from open_r1_vision.held_out import Sample, write_samples
 
 EVAL = Path(__file__).parent.parent / "eval"
 

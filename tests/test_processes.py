@@ -13,8 +13,8 @@ from processes import EchoReader, checksum, evaluate_parts, rows, run_train, wri
 from safetensors.torch import load_file
 
 from open_r1_vision.data.rows import add_prompts, rows_from_list
-from open_r1_vision.evaluation import evaluate, read_evaluations
 from open_r1_vision.generation import GreedyGenerator
+from open_r1_vision.held_out import evaluate, read_evaluations
 from open_r1_vision.trainers.callbacks import RequireDeepSpeedCallback
 
 #: Two rows a step, one for each process. Step 4 gives process 1 no image, step 5 gives process 0 none.

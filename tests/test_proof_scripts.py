@@ -7,7 +7,7 @@ import pytest
 import yaml
 from test_eval_scripts import load
 
-from open_r1_vision.evaluation import Sample, write_samples
+from open_r1_vision.held_out import Sample, write_samples
 from open_r1_vision.prompts import load_prompt
 from open_r1_vision.reasoners import Reply
 from open_r1_vision.reasoners.interface import Deferred, Failure

@@ -2,11 +2,13 @@
 import json
 
 import pytest
+from matplotlib.figure import Figure
 from PIL import Image
 
 from open_r1_vision.data.rows import add_prompts, rows_from_list
-from open_r1_vision.evaluation import Sample, evaluate, write_samples
-from open_r1_vision.report import CURVE_FILE, draw_curve, format_table, read_results, write_report
+from open_r1_vision.held_out import Sample, evaluate, write_samples
+from open_r1_vision.learning_curve import CURVE_FILE, draw_curve
+from open_r1_vision.report import format_table, read_results, write_report
 from open_r1_vision.runs import RESULTS_FILE
 
 HISTORY = [
@@ -123,7 +125,7 @@ def test_settings_that_json_does_not_know(tmp_path):
 
 
 def test_the_picture(folder):
-    from open_r1_vision.evaluation import read_evaluations
+    from open_r1_vision.held_out import read_evaluations
 
     path = folder / "a.png"
     draw_curve(path, read_evaluations(folder), HISTORY[:2])
@@ -175,3 +177,45 @@ def test_the_form_of_an_answer_decides_what_is_right(form, scores):
         lambda prompts, limit: completions, add_prompts(rows_from_list([row] * 3)), max_new_tokens=5, answer_form=form
     )
     assert [sample.accuracy for sample in samples] == scores
+
+
+def drawn(monkeypatch, tmp_path, steps):
+    """The panels of a picture: title -> labels of its lines or areas, and the first line's values."""
+    figures = []
+    monkeypatch.setattr(Figure, "savefig", lambda figure, path, **kwargs: figures.append(figure))
+    draw_curve(tmp_path / "a.png", {}, steps)
+    return {axes.get_title(): axes for axes in figures[0].axes}
+
+
+def labels(axes):
+    return axes.get_legend_handles_labels()[1]
+
+
+def test_a_panel_for_what_the_method_is_about(monkeypatch, tmp_path):
+    before, trained, level = "hints/utilisation_before", "hints/utilisation", "hints/level_"
+    steps = [
+        {"step": 1, before: 0.25, trained: 0.75, level + "0": 0.5, level + "1": 0.3, level + "2": 0.2},
+        {"step": 2, before: 0.5, trained: 0.75, level + "0": 0.8, level + "1": 0.1, level + "2": 0.1},
+    ]
+    steps[1]["hints/level_0_only"] = 0.0  # a number of its own, no level
+    panels = drawn(monkeypatch, tmp_path, steps)
+    axes = panels["What the method is about"]
+    assert labels(axes) == ["groups with signal, as first sampled", "groups with signal, as trained"]
+    assert list(axes.lines[0].get_ydata()) == [0.25, 0.5]
+    axes = panels["Hint level of the trained groups"]
+    assert labels(axes) == ["level 0", "level 1", "level 2"]
+    # the second area of step 1 lies between 0.5 and 0.8
+    heights = {round(float(y), 6) for x, y in axes.collections[1].get_paths()[0].vertices if x == 1}
+    assert heights == {0.5, 0.8}
+
+
+def test_facts_by_judge_or_by_rule(monkeypatch, tmp_path):
+    by_rule = {"step": 1, "rewards/visual_facts_reward/mean": 0.5}
+    axes = drawn(monkeypatch, tmp_path, [by_rule])["What the method is about"]
+    assert (labels(axes), list(axes.lines[0].get_ydata())) == (["visual facts stated"], [0.5])
+    axes = drawn(monkeypatch, tmp_path, [{**by_rule, "judge/facts_stated": 0.25}])["What the method is about"]
+    assert (labels(axes), list(axes.lines[0].get_ydata())) == (["visual facts stated"], [0.25])
+
+
+def test_plain_grpo_has_no_such_panel(monkeypatch, tmp_path):
+    assert len(drawn(monkeypatch, tmp_path, HISTORY[:2])) == 3

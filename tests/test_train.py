@@ -19,8 +19,8 @@ from transformers import AutoModelForImageTextToText, GenerationConfig
 
 from open_r1_vision import train
 from open_r1_vision.arguments import read_recipe
-from open_r1_vision.evaluation import evaluate, read_evaluations
 from open_r1_vision.generation import GreedyGenerator
+from open_r1_vision.held_out import evaluate, read_evaluations
 from open_r1_vision.models import load_processor
 from open_r1_vision.trainers import VisionGRPOTrainer
 
@@ -427,7 +427,7 @@ def test_results(finished):
 def test_the_picture(finished):
     with Image.open(finished["folder"] / "learning_curve.png") as picture:
         assert picture.format == "PNG"
-        assert picture.size == (1680, 504)
+        assert picture.size == (1128, 1008)
         assert len(picture.convert("RGB").getcolors(2**24)) > 10  # lines in colours
 
 

@@ -16,14 +16,25 @@ class GreedyGenerator:
         model: folder, hub id, or dotted path, see :func:`open_r1_vision.models.find_model`.
         device: where the model runs; by default a GPU where there is one.
         dtype: precision of the weights; by default bfloat16 on a GPU and float32 elsewhere.
+        min_pixels: images with fewer pixels are enlarged.
+        max_pixels: images with more pixels are reduced.
+        revision: branch, tag or commit of a hub model.
     """
 
-    def __init__(self, model: str, device: str | None = None, dtype: torch.dtype | None = None) -> None:
+    def __init__(
+        self,
+        model: str,
+        device: str | None = None,
+        dtype: torch.dtype | None = None,
+        min_pixels: int | None = None,
+        max_pixels: int | None = None,
+        revision: str | None = None,
+    ) -> None:
         self.device = device or ("cuda" if torch.cuda.is_available() else "cpu")
         folder = find_model(model)
-        self.processor = load_processor(folder)
+        self.processor = load_processor(folder, min_pixels, max_pixels, revision)
         dtype = dtype or (torch.bfloat16 if self.device.startswith("cuda") else torch.float32)
-        loaded: Any = AutoModelForImageTextToText.from_pretrained(folder, dtype=dtype)
+        loaded: Any = AutoModelForImageTextToText.from_pretrained(folder, dtype=dtype, revision=revision or "main")
         self.model = loaded.to(self.device).eval()
 
     def __call__(self, prompts: list[list[dict]], max_new_tokens: int) -> list[str]:

@@ -30,5 +30,18 @@ def image_key(image: Any) -> Hashable:
     return "object", id(image)
 
 
+class ImageKeys:
+    """:func:`image_key`, worked out once for each object while this lives."""
+
+    def __init__(self) -> None:
+        # which keeps the objects alive, and so their ids their own
+        self._keys_by_id: dict[int, tuple[Any, Hashable]] = {}
+
+    def __call__(self, image: Any) -> Hashable:
+        if id(image) not in self._keys_by_id:
+            self._keys_by_id[id(image)] = (image, image_key(image))
+        return self._keys_by_id[id(image)][1]
+
+
 def _digest(content: bytes) -> bytes:
     return hashlib.blake2b(content, digest_size=16).digest()

@@ -9,11 +9,11 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
-from open_r1_vision.evaluation import MEASURES, Sample, read_evaluations
+from open_r1_vision.held_out import MEASURES, Sample, read_evaluations, scores_of
+from open_r1_vision.learning_curve import CURVE_FILE, draw_curve
 from open_r1_vision.runs import RESULTS_FILE
 from open_r1_vision.statistics import PairedChange, Proportion, mcnemar, wilson_interval
 
-CURVE_FILE = "learning_curve.png"
 _PACKAGES = ("open_r1_vision", "torch", "trl", "transformers", "accelerate", "datasets")
 
 
@@ -103,7 +103,7 @@ def _summarise(evaluations: Mapping[int, list[Sample]]) -> dict[str, Any]:
             "change": asdict(mcnemar(before, after)),
         }
     curve = {
-        step: {name: _mean(scores) for name in measures if (scores := _scores(samples, name))}
+        step: {name: _mean(scores) for name in measures if (scores := scores_of(samples, name))}
         for step, samples in evaluations.items()
     }
     return {"rows": len(first), "measures": measures, "curve": curve}
@@ -115,66 +115,5 @@ def _mean_metrics(steps: Sequence[Mapping[str, Any]]) -> dict[str, float]:
     return {name: fmean(entry[name] for entry in steps) for name in names if all(name in entry for entry in steps)}
 
 
-def _scores(samples: Sequence[Sample], name: str) -> list[float]:
-    return [score for sample in samples if (score := getattr(sample, name)) is not None]
-
-
 def _mean(scores: Sequence[float]) -> float:
     return sum(score >= 1 for score in scores) / len(scores)
-
-
-def draw_curve(path: Path, evaluations: Mapping[int, list[Sample]], steps: Sequence[Mapping[str, Any]]) -> None:
-    """Draw held-out measures with their intervals, training rewards, and what could be wrong with the groups."""
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(14, 4.2), layout="constrained")
-    held_out, rewards, groups = figure.subplots(1, 3)
-    _draw_held_out(held_out, evaluations)
-    reward_names = [
-        key for key in (steps[-1] if steps else {}) if key.startswith("rewards/") and key.endswith("/mean")
-    ]
-    _draw_training(rewards, steps, {key: key.removeprefix("rewards/").removesuffix("/mean") for key in reward_names})
-    rewards.set_title("Rewards in training (mean of a step)")
-    _draw_training(
-        groups,
-        steps,
-        {
-            "frac_reward_zero_std": "groups without signal",
-            "captions/missing": "missing captions",
-            "reader/not_a_description": "captions that are no description",
-            "reader/failure_rate": "captions whose reader failed",
-            "judge/failure_rate": "responses whose judge failed",
-            "description_judge/failure_rate": "captions whose judge failed",
-            "completions/clipped_ratio": "completions cut at the limit",
-            "hints/unsolved": "groups without a right completion at any hint level",
-        },
-    )
-    groups.set_title("Shares to keep an eye on")
-    for axes in (held_out, rewards, groups):
-        axes.set_xlabel("step")
-        axes.set_ylim(-0.02, 1.02)
-        axes.grid(alpha=0.3)
-        if axes.get_legend_handles_labels()[0]:
-            axes.legend(fontsize=8)
-    figure.savefig(path, dpi=120)
-
-
-def _draw_held_out(axes: Any, evaluations: Mapping[int, list[Sample]]) -> None:
-    axes.set_title("Held-out rows, greedy (95 % interval)")
-    for name, label in MEASURES.items():
-        points = {
-            step: wilson_interval(scores)
-            for step, samples in evaluations.items()
-            if (scores := _scores(samples, name))
-        }
-        if points:
-            (line,) = axes.plot(points.keys(), [point.mean for point in points.values()], marker="o", label=label)
-            low, high = [point.low for point in points.values()], [point.high for point in points.values()]
-            axes.fill_between(list(points), low, high, alpha=0.15, color=line.get_color())
-
-
-def _draw_training(axes: Any, steps: Sequence[Mapping[str, Any]], labels: Mapping[str, str]) -> None:
-    for key, label in labels.items():
-        points = [(entry["step"], entry[key]) for entry in steps if entry.get(key) is not None]
-        if points:
-            axes.plot(*zip(*points, strict=True), label=label, linewidth=1)

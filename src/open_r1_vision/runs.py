@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from open_r1_vision import checkpoints
+from open_r1_vision.files import write_whole
 from open_r1_vision.reasoners.config import DECIDING
 
 RUN_FILE = "run.json"
@@ -20,7 +21,7 @@ LOCK_FILE = ".lock"
 #: Settings that may change between a start and a resume without making it another run.
 _FREE_SETTINGS = {
     *("output_dir", "overwrite_output", "report_to", "run_name", "logging_steps", "save_steps", "save_total_limit"),
-    *("check_rows", "ddp_timeout", "disable_tqdm", "dataloader_num_workers"),
+    *("check_rows", "ddp_timeout", "disable_tqdm", "dataloader_num_workers", "log_image_size"),
 }
 #: Blocks of a text model, and what of them makes it another run: not where it is asked, nor within which limits, so
 #: that a run whose server moved goes on.
@@ -123,7 +124,7 @@ def take_run(output_dir: Path, obsolete: bool = False) -> TextIO:
     except OSError as error:
         lock.close()
         raise ValueError(
-            f"{output_dir} is being written by another run: wait for it, end it, or set another output_dir."
+            f"{output_dir} is being written by another run: wait for it, end it, or set another output folder."
         ) from error
     _TAKEN[output_dir.resolve()] = lock
     for path in output_dir.iterdir() if obsolete else ():
@@ -159,10 +160,7 @@ def require_shared(output_dir: Path, seconds: float = 60.0) -> None:
 def write_run(output_dir: Path, settings: dict[str, Any]) -> None:
     """Note whose folder this is."""
     output_dir.mkdir(parents=True, exist_ok=True)
-    text = json.dumps(comparable(settings), indent=1, sort_keys=True)
-    draft = output_dir / f".{RUN_FILE}.tmp"
-    draft.write_text(text, encoding="utf-8")
-    draft.rename(output_dir / RUN_FILE)
+    write_whole(output_dir / RUN_FILE, json.dumps(comparable(settings), indent=1, sort_keys=True))
 
 
 def comparable(settings: dict[str, Any]) -> dict[str, Any]:

@@ -13,6 +13,7 @@ import os
 import sys
 import time
 from collections.abc import Sequence
+from importlib.util import find_spec
 from typing import Any
 
 from open_r1_vision.arguments import print_help, read_recipe
@@ -54,6 +55,11 @@ def make_sampler(options: Any, model: str | None, processor: Any, most_images: i
         ValueError: it can't be made.
     """
     if options.backend == "endpoint":
+        if find_spec("openai") is None:
+            raise ValueError(
+                "backend is endpoint, which needs the package openai: `pip install open_r1_vision[reasoners]`, or set "
+                "backend to transformers or vllm."
+            )
         from open_r1_vision.sampling.endpoint import EndpointSampler
 
         return EndpointSampler(options, model)

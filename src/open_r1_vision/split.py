@@ -93,7 +93,8 @@ def split_samples(args: SplitArguments) -> dict[str, Any]:
 
     from open_r1_vision.data.loading import load_rows
     from open_r1_vision.data.splits import SPLITS_FILE
-    from open_r1_vision.sampling.records import SampleFolder, read_refused, read_settings, write_whole
+    from open_r1_vision.files import write_whole
+    from open_r1_vision.sampling.records import SampleFolder, read_refused, read_settings
     from open_r1_vision.sampling.run import row_settings
     from open_r1_vision.sampling.scoring import load_scorer, score
 

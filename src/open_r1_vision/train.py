@@ -88,6 +88,7 @@ def prepare(recipe: Recipe) -> Job:
 def run(job: Job) -> dict[str, Any]:
     """Train or resume, save, report."""
     from open_r1_vision import report
+    from open_r1_vision.learning_curve import CURVE_FILE
     from open_r1_vision.models import save_final
 
     trainer = job.trainer
@@ -106,7 +107,7 @@ def run(job: Job) -> dict[str, Any]:
         results = report.write_report(job.output_dir, trainer.state.log_history, job.settings)
         say(report.format_table(results))
         say(f"model    {final}")
-        say(f"picture  {job.output_dir / report.CURVE_FILE}")
+        say(f"picture  {job.output_dir / CURVE_FILE}")
         say(f"numbers  {job.output_dir / report.RESULTS_FILE}")
     trainer.accelerator.wait_for_everyone()
     job.release()
@@ -255,7 +256,7 @@ def add_callbacks(trainer: Any, script_args: ScriptArguments, eval_rows: Any, re
     """The progress bar, and the held-out evaluation where there are rows for it."""
     from transformers import ProgressCallback
 
-    from open_r1_vision.evaluation import HeldOutEvaluation, facts_scorer
+    from open_r1_vision.held_out import HeldOutEvaluation, facts_scorer
     from open_r1_vision.progress import RewardProgressCallback
     from open_r1_vision.rewards.loading import reward_name
 

@@ -2,6 +2,8 @@
 import json
 
 import pytest
+from running import TINY, run_bench
+from transformers.models.qwen2_5_vl.modeling_qwen2_5_vl import Qwen2_5_VLDecoderLayer
 
 from open_r1_vision.bench.__main__ import main
 
@@ -23,3 +25,19 @@ def test_update(tmp_path, capsys):
     assert set(result["versions"]) == {"torch", "transformers", "trl"}
     lines = capsys.readouterr().out.splitlines()
     assert [line.split(" | ")[0] for line in lines[-4:]] == ["| trainer", "| ---", "| stock", "| ours"]
+
+
+@pytest.mark.parametrize(("words", "passes"), [([], 1), (["--gradient-checkpointing"], 2)])
+def test_layers_are_computed_again(tmp_path, monkeypatch, words, passes):
+    calls = []
+    forward = Qwen2_5_VLDecoderLayer.forward
+
+    def counted(self, *args, **kwargs):
+        calls.append(self)
+        return forward(self, *args, **kwargs)
+
+    monkeypatch.setattr(Qwen2_5_VLDecoderLayer, "forward", counted)
+    sizes = ["--generations", 2, "--tokens", 4, "--repeats", 1]
+    assert run_bench(tmp_path, "update", *TINY, *sizes, *words)["ours"]["gradient gap"] < 1e-4
+    # 2 trainers and 2 layers: once for log-probabilities, and in 2 rounds of loss and gradients
+    assert len(calls) == 2 * 2 * (1 + 2 * passes)

@@ -22,6 +22,7 @@ from scripted_server import (
 )
 
 from open_r1_vision.reasoners import Failure, Reply
+from open_r1_vision.reasoners.client import read_answer
 
 # ---- what is asked, and when
 
@@ -333,3 +334,12 @@ def test_all_faults_at_once_and_no_reply_is_wrong(connect, monkeypatch, transpor
     assert len(replies) > 150
     assert stats["failed"] == 200 - len(replies)
     assert stats["retries"] == sum(max(outcome.attempts - 1, 0) for outcome in outcomes)
+
+
+@pytest.mark.parametrize(
+    ("usage", "count"),
+    [({"completion_tokens": 7}, 7), ({}, None), (None, None), ([7], None), ({"completion_tokens": -1}, None)],
+)
+def test_tokens_are_those_that_the_server_counts(usage, count):
+    choice = {"message": {"content": "hello"}, "finish_reason": "stop"}
+    assert read_answer({"choices": [choice], "usage": usage}) == Reply("hello", num_tokens=count)

@@ -4,12 +4,13 @@
 import numpy as np
 import pytest
 import torch
-from tiny_models import IDS, VISION_IDS, image
+from tiny_models import END, IDS, VISION_IDS, image
 from transformers import LogitsProcessorList, TemperatureLogitsWarper, TopPLogitsWarper
 
+from open_r1_vision.generation import encode_chats
 from open_r1_vision.models import load_processor
 from open_r1_vision.sampling.draws import Prompt, seed_of, uniforms
-from open_r1_vision.sampling.options import SampleArguments
+from open_r1_vision.sampling.options import DrawArguments, SampleArguments
 from open_r1_vision.sampling.seeded import SeededChoice, TransformersSampler
 
 
@@ -140,3 +141,42 @@ def test_the_models_own_settings_do_not_count(make_sampler, tiny_model, monkeypa
 
     monkeypatch.setattr(GenerationConfig, "from_pretrained", with_penalty)
     assert make_sampler().start(prompts(1), set())() == plain
+
+
+def test_a_prompt_is_read_once_for_all_of_its_samples(make_sampler):
+    sampler = make_sampler(num_generations=4)
+    patches = []
+    sampler.model.model.visual.register_forward_pre_hook(lambda module, args: patches.append(args[0].shape[0]))
+    sampler.start(prompts(2), set())()
+    # two images of 56 x 56 pixels in patches of 14 x 14, not eight
+    assert sum(patches) == 2 * 16
+
+
+def test_models_that_can_not_share_a_prompt_draw_the_same(make_sampler, monkeypatch):
+    drawn = make_sampler().start(prompts(3), set())()
+    monkeypatch.setattr("open_r1_vision.sampling.seeded.find_obstacle", lambda model, config: "it can't")
+    assert make_sampler().start(prompts(3), set())() == drawn
+
+
+def test_temperature_0_is_what_generate_gives(make_sampler):
+    options = DrawArguments(model_name_or_path="m", temperature=0, num_generations=1, max_completion_length=8)
+    sampler = make_sampler()
+    greedy = TransformersSampler(options, sampler.model.name_or_path, sampler._processor)
+    drawn = greedy.start(prompts(3), set())()
+    for draw, prompt in zip(drawn, prompts(3), strict=True):
+        inputs = encode_chats(sampler._processor, [prompt.chat], "cpu")
+        length = inputs["input_ids"].shape[1]
+        ids = greedy.model.generate(**inputs, do_sample=False, max_new_tokens=8, suppress_tokens=VISION_IDS)
+        ends = {END, IDS["<|endoftext|>"]}
+        own = ids[0, length:].tolist()
+        end = next((place for place, token in enumerate(own) if token in ends), len(own) - 1)
+        assert draw.completion == sampler._processor.tokenizer.decode(own[: end + 1], skip_special_tokens=True)
+        assert draw.num_tokens == end + 1
+
+
+def test_several_samples_at_temperature_0_are_refused():
+    for settings in ({"temperature": 0}, {"temperature": -1, "num_generations": 1}):
+        with pytest.raises(ValueError, match="at which all samples of a row are the same"):
+            DrawArguments(model_name_or_path="m", **settings)
+    with pytest.raises(ValueError, match="temperature is 0, at which all samples of a row are the same: raise it"):
+        SampleArguments(dataset="rows", model_name_or_path="m", temperature=0, num_generations=1)

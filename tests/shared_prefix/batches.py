@@ -70,13 +70,25 @@ def batch(architecture, prompts, completion_lengths):
 
 def score(model, inputs, num_images, num_completion_tokens, shared):
     """Log-probabilities, entropies and the gradients of a sum of both with odd weights; and the share saved."""
+    model.zero_grad()
+    outputs, share_saved = _forward(model, inputs, num_images, num_completion_tokens, shared)
+    values = [x[:, -num_completion_tokens:] for x in (outputs.log_probs, outputs.entropy)]
+    weights = torch.sin(torch.arange(values[0].numel(), device=values[0].device)).view_as(values[0])
+    (weights * (values[0] + 0.3 * values[1])).sum().backward()
+    gradients = {name: p.grad.clone() for name, p in model.named_parameters() if p.grad is not None}
+    return *(value.detach() for value in values), gradients, share_saved
+
+
+@torch.no_grad()
+def score_only(model, inputs, num_images, num_completion_tokens, shared):
+    """Log-probabilities."""
+    outputs, _ = _forward(model, inputs, num_images, num_completion_tokens, shared)
+    return outputs.log_probs[:, -num_completion_tokens:]
+
+
+def _forward(model, inputs, num_images, num_completion_tokens, shared):
     labels = inputs["input_ids"].masked_fill(inputs["attention_mask"] == 0, -100)
     labels[:, :-num_completion_tokens] = -100
     call = SharedPass(model, model, num_completion_tokens, num_images) if shared else model
-    model.zero_grad()
     outputs = call(**inputs, labels=labels, fused_lm_head=True)
-    values = [x[:, -num_completion_tokens:] for x in (outputs.log_probs, outputs.entropy)]
-    weights = torch.sin(torch.arange(values[0].numel())).view_as(values[0])
-    (weights * (values[0] + 0.3 * values[1])).sum().backward()
-    gradients = {name: p.grad.clone() for name, p in model.named_parameters() if p.grad is not None}
-    return *(value.detach() for value in values), gradients, call.shares_saved[0] if shared else 0.0
+    return outputs, call.shares_saved[0] if shared else 0.0

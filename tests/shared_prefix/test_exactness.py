@@ -3,8 +3,10 @@
 
 import pytest
 import torch
-from batches import ARCHITECTURES, VISION, batch, load, score
+from batches import ARCHITECTURES, VISION, batch, load, score, score_only
 from transformers import AttentionInterface, AttentionMaskInterface
+from transformers.integrations.flex_attention import flex_attention_forward
+from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 A, B = (0, (0,)), (3, (1, 2))  # one image; two images of other sizes, and a longer prompt
 CASES = {
@@ -105,3 +107,46 @@ def test_the_work_is_done_once(model_folder):
     prompts = inputs["attention_mask"][:, :-7].sum(1)
     assert seen["tokens"] == prompts[0] + prompts[3] - 2 + 19
     assert saved == pytest.approx(1 - seen["tokens"] / (prompts.sum().item() + 19))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("architecture", ["llama", "qwen2"])
+def test_flex_attention(model_folder, monkeypatch, architecture):
+    """Log-probabilities alone: on a CPU it has no backward pass, and transformers lets no Qwen-VL have it."""
+    inputs, num_images = batch(architecture, [(0, ())] * 3 + [(1, ())] * 2, [7, 5, 9, 4, 6])
+    calls = []
+
+    def spy(module, query, key, *args, **kwargs):
+        calls.append((query.size(0), query.size(2), key.size(2)))
+        return flex_attention_forward(module, query, key, *args, **kwargs)
+
+    monkeypatch.setitem(ALL_ATTENTION_FUNCTIONS, "flex_attention", spy)
+    wanted = score_only(load(architecture, model_folder), inputs, num_images, 9, shared=False)
+    model = load(architecture, model_folder, "flex_attention")
+    measured = score_only(model, inputs, num_images, 9, shared=True)
+    torch.testing.assert_close(measured, wanted, rtol=0, atol=1e-5)
+    prefix = calls[0][1]
+    # prompt, its three segments of up to 9 tokens over prompt and themselves, and so for the other prompt
+    assert calls[:2] == [(1, prefix, prefix), (3, 9, prefix + 9)]
+    assert [call[0] for call in calls[:4]] == [1, 3, 1, 2]
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("implementation", ["sdpa", "flash_attention_2", "flex_attention"])
+@pytest.mark.parametrize("architecture", ["qwen2_5_vl", "qwen3_vl", "llama"])
+def test_scores_and_gradients_on_a_gpu(model_folder, architecture, implementation):
+    """In bfloat16, which flash-attention needs, by a tolerance that one mixed-up token is far beyond."""
+    if implementation == "flex_attention" and architecture in VISION:
+        pytest.skip("transformers lets no Qwen-VL have flex attention")
+    if implementation == "flash_attention_2":
+        pytest.importorskip("flash_attn")
+    prompts, lengths = CASES["two groups" if architecture in VISION else "text alone"]
+    inputs, num_images = batch(architecture, prompts, lengths)
+    inputs = {name: value.cuda() for name, value in inputs.items()}
+    expected = load(architecture, model_folder).cuda()
+    wanted = score(expected, inputs, num_images, max(lengths), shared=False)
+    model = load(architecture, model_folder, implementation).to("cuda", torch.bfloat16)
+    measured = score(model, inputs, num_images, max(lengths), shared=True)
+    torch.testing.assert_close(measured[0].float(), wanted[0], rtol=0, atol=3e-2)
+    for name, gradient in wanted[2].items():
+        assert (measured[2][name] - gradient).norm() <= 5e-2 * gradient.norm() + 1e-4, name

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from open_r1_vision.data.rows import add_prompts
-from open_r1_vision.evaluation import evaluate
 from open_r1_vision.generation import GreedyGenerator
+from open_r1_vision.held_out import evaluate
 from open_r1_vision.prompts import load_prompt
 from open_r1_vision.starter import digits, hard, model
 

@@ -67,8 +67,8 @@ def test_pages_take_16_visual_tokens_and_white_paper_is_zero():
 def test_the_checkpoint_reads_easy_pages_of_its_own_split(task):
     """Far from chance, and not perfect: see README for the measured accuracy on hard pages."""
     from open_r1_vision.data.rows import add_prompts
-    from open_r1_vision.evaluation import evaluate
     from open_r1_vision.generation import GreedyGenerator
+    from open_r1_vision.held_out import evaluate
     from open_r1_vision.prompts import load_prompt
 
     rows = add_prompts(task.rows("warm_up", 64, seed=99), load_prompt("starter"))

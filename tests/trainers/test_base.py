@@ -2,7 +2,6 @@
 """VisionGRPOTrainer on tiny random models. Each repair stands beside the stock trainer that fails without it."""
 
 import math
-from types import SimpleNamespace
 
 import pytest
 import torch
@@ -25,7 +24,6 @@ from trl import GRPOConfig, GRPOTrainer
 
 from open_r1_vision.models import load_processor
 from open_r1_vision.trainers import VisionGRPOTrainer
-from open_r1_vision.trainers.timing import StepTimer
 
 IMAGE, VIDEO = IDS["<|image_pad|>"], IDS["<|video_pad|>"]
 
@@ -289,38 +287,6 @@ def test_a_model_folder_without_processor(tiny_model, tmp_path):
     AutoModelForImageTextToText.from_pretrained(tiny_model).save_pretrained(tmp_path)
     with pytest.raises(ValueError, match="No processor of a vision-language model could be loaded"):
         VisionGRPOTrainer(str(tmp_path), parity_reward, options(tmp_path / "run"), train_dataset=rows(1))
-
-
-# ---- logs
-
-
-def test_seconds_add_up_to_the_step(tiny_model, tmp_path):
-    args = options(tmp_path, gradient_accumulation_steps=2, eval_strategy="steps", eval_steps=1, max_steps=3)
-    trainer = make_trainer(VisionGRPOTrainer, tiny_model, args, rows(1, 1, 0, 1), eval_dataset=rows(1, 1))
-    trainer.train()
-    names = [f"seconds/{name}" for name in ("generation", "scoring", "rewards", "update")]
-    for *seconds, step_time in step_logs(trainer, *names, "step_time"):
-        assert min(seconds) > 0
-        assert sum(seconds) == pytest.approx(step_time, abs=0.01)
-    evaluations = [entry for entry in trainer.state.log_history if "eval_reward" in entry]
-    assert len(evaluations) == 3
-    assert all(entry["eval_seconds/generation"] > 0 for entry in evaluations)
-
-
-def test_step_timer_takes_inner_times_off(monkeypatch):
-    clock = iter([0.0, 1.0, 3.0, 3.5, 4.0, 10.0, 20.0, 21.0])
-    monkeypatch.setattr("open_r1_vision.trainers.timing.time", SimpleNamespace(perf_counter=lambda: next(clock)))
-    timed = StepTimer()
-    with timed("update"):  # 0 to 10
-        with timed("generation"):  # 1 to 3
-            pass
-        with timed("generation"):  # 3.5 to 4
-            pass
-    assert timed.flush() == {"generation": 2.5, "update": 7.5}
-    with pytest.raises(RuntimeError), timed("rewards"):  # 20 to 21
-        raise RuntimeError
-    assert timed.flush() == {"rewards": 1.0}
-    assert timed.flush() == {}
 
 
 # ---- LoRA

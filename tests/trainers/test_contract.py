@@ -19,18 +19,24 @@ from trl.trainer.utils import RepeatSampler
 from open_r1_vision.trainers import CaptionGRPOTrainer, FilteredGRPOTrainer, HintGRPOTrainer, VisionGRPOTrainer
 from open_r1_vision.trainers import base as base_module
 from open_r1_vision.trainers import caption as caption_module
+from open_r1_vision.trainers import fetching_once as fetching_once_module
 from open_r1_vision.trainers import filtered as filtered_module
 from open_r1_vision.trainers import group_generation as group_generation_module
 from open_r1_vision.trainers import hint as hint_module
 from open_r1_vision.trainers import missing_images as missing_images_module
 from open_r1_vision.trainers import processing_once as processing_once_module
 from open_r1_vision.trainers import shared_prefix as shared_prefix_module
+from open_r1_vision.trainers import timing as timing_module
 from open_r1_vision.trainers import whole_checkpoints as checkpoints_module
+from open_r1_vision.trainers import without_signal as without_signal_module
+from open_r1_vision.trainers.fetching_once import FetchingOnce
 from open_r1_vision.trainers.group_generation import GroupGeneration
 from open_r1_vision.trainers.missing_images import MissingImages
 from open_r1_vision.trainers.processing_once import ProcessingOnce
 from open_r1_vision.trainers.shared_prefix import SharedPrefix
+from open_r1_vision.trainers.timing import TimedSteps
 from open_r1_vision.trainers.whole_checkpoints import WholeCheckpoints
+from open_r1_vision.trainers.without_signal import WithoutSignal
 
 #: Methods that we override or call, with their parameters.
 METHODS = {
@@ -49,7 +55,11 @@ METHODS = {
     "_calculate_rewards": "self, inputs, prompts, completions, completion_ids_list",
     "_log_metric": "self, name, value",
     "_log_completion_extra": "self, column, values",
+    "_compute_loss": "self, model, inputs",
     "training_step": "self, model, inputs, num_items_in_batch",
+    "get_batch_samples": "self, epoch_iterator, num_batches, device",
+    "_clip_grad_norm": "self, model",
+    "_get_dataloader": "self, dataset, description, batch_size, sampler_fn, is_training, dataloader_key",
     "log": "self, logs, start_time",
     "_run_epoch": "self, model, epoch, train_dataloader, steps_in_epoch, num_update_steps_per_epoch, trial, "
     "ignore_keys_for_eval, start_time, resume_from_checkpoint, epochs_trained, steps_trained_in_current_epoch",
@@ -64,16 +74,18 @@ METHODS = {
 #: Attributes that we read or set.
 ATTRIBUTES = {
     "_buffered_inputs",
+    "_entropy_bonus_enabled",
     "_last_loaded_step",
     "_logs",
     "_metrics",
+    "_pending_extra_logs",
     "_step",
     "_tokenizer",
     "accelerator",
     "args",
+    "aux_loss_enabled",
     "beta",
     "control",
-    "current_gradient_accumulation_steps",
     "eos_token_ids",
     "generation_config",
     "generation_kwargs",
@@ -82,14 +94,18 @@ ATTRIBUTES = {
     "log_multimodal",
     "model",
     "model_wrapped",
+    "multi_objective_aggregation",
     "num_generations",
     "num_generations_eval",
     "processing_class",
     "max_completion_length",
     "ref_model",
+    "reward_func_names",
     "reward_funcs",
+    "reward_weights",
     "state",
     "tools",
+    "top_entropy_quantile",
     "use_transformers_continuous_batching",
     "use_vllm",
     "vllm_generation",
@@ -107,7 +123,10 @@ VLLM_ATTRIBUTES = {
     "top_p",
 }
 TRAINERS = [
+    (TimedSteps, GRPOTrainer, timing_module),
     (WholeCheckpoints, GRPOTrainer, checkpoints_module),
+    (FetchingOnce, GRPOTrainer, fetching_once_module),
+    (WithoutSignal, GRPOTrainer, without_signal_module),
     (MissingImages, GRPOTrainer, missing_images_module),
     (GroupGeneration, GRPOTrainer, group_generation_module),
     (ProcessingOnce, GRPOTrainer, processing_once_module),
@@ -186,6 +205,43 @@ def test_passes_that_share_prompts():
     assert "hidden_states = backbone_outputs.last_hidden_state\n            labels = shift_labels" in head, (
         f"{MOVED}the LM head shifts labels that are shifted"
     )
+
+
+def test_the_loss_of_a_micro_batch():
+    """Rows that the model isn't run on get constants, and the logged entropy is put right afterwards."""
+    loss = ast.unparse(methods_of(GRPOTrainer)["_compute_loss"])
+    assert (
+        loss.count("self._get_per_token_logps_and_entropies(model, input_ids, attention_mask, logits_to_keep") == 1
+    ), f"{MOVED}how the loss asks for log-probabilities"
+    assert "self._metrics[mode]['entropy'].append(global_masked_mean(entropies))" in loss, f"{MOVED}the logged entropy"
+    # without a KL term and a bonus these are all that the loss takes of a row beside its log-probabilities
+    used = set(re.findall(r"inputs(?:\.get\(|\[)'(\w+)'", loss))
+    known = {"advantages", "num_items_in_batch", "old_per_token_logps", "ref_per_token_logps", "tool_mask"}
+    known |= {"importance_sampling_ratio", "sampling_per_token_logps"}
+    known |= {f"{part}_{kind}" for part in ("prompt", "completion") for kind in ("ids", "mask")}
+    scored = set(METHODS["_get_per_token_logps_and_entropies"].split(", "))
+    assert used - scored == known, f"{MOVED}the loss takes {used - scored - known}"
+
+
+def test_the_order_of_an_optimizer_step():
+    """By which seconds are told apart."""
+    source = inspect.getsource(Trainer._run_epoch)
+    steps = ["self.get_batch_samples(", "on_step_begin(", "self.training_step(", "self._clip_grad_norm("]
+    steps += ["on_pre_optimizer_step(", "self.optimizer.step(", "zero_grad()", "on_step_end("]
+    steps += ["self._maybe_log_save_evaluate("]
+    places = [source.find(step) for step in steps]
+    assert -1 not in places and places == sorted(places), f"{MOVED}the order of {steps}"
+
+
+def test_rewards_and_advantages_that_are_logged():
+    """Equal rewards are found there, those of all processes."""
+    caller = ast.unparse(methods_of(GRPOTrainer)["_generate_and_score_completions"])
+    for statement in (
+        "self._logs['rewards'][name].extend(rewards_per_func[:, i].tolist())",
+        "self._logs['advantages'].extend(all_process_advantages.tolist())",
+    ):
+        assert statement in caller, f"{MOVED}what is logged: {statement}"
+    assert "deque(maxlen=args.generation_batch_size)" in inspect.getsource(GRPOTrainer.__init__), f"{MOVED}the logs"
 
 
 def test_micro_batches():

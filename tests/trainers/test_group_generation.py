@@ -340,8 +340,3 @@ def test_what_the_processor_returns_is_the_same_to_the_bit(any_model):
                 else:
                     assert found[name].dtype == value.dtype
                     assert (found[name] == value).all() and found[name].shape == value.shape, name
-
-
-def test_a_processor_of_another_kind_is_left_alone(tiny_model):
-    processor = load_processor(tiny_model)
-    assert remembering(processor.tokenizer) is processor.tokenizer

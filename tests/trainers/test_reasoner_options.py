@@ -11,7 +11,7 @@ from tiny_models import make_trainer, options, recording, rows
 
 from open_r1_vision import train
 from open_r1_vision.arguments import read_recipe
-from open_r1_vision.evaluation import facts_scorer
+from open_r1_vision.held_out import facts_scorer
 from open_r1_vision.reasoners import ReasonerConfig, build_reasoner
 from open_r1_vision.reasoners.facts import FactJudge
 from open_r1_vision.rewards import visual_facts_reward

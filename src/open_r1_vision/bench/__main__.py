@@ -4,6 +4,7 @@
 import argparse
 import json
 import platform
+import re
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -13,9 +14,18 @@ import torch
 import transformers
 import trl
 
-from open_r1_vision.bench import generate, update
+from open_r1_vision.bench import calibration, caption, generate, hint, judge, step, update, waste
 
-SUBCOMMANDS = {"generate": generate, "update": update}
+SUBCOMMANDS = {
+    "update": update,
+    "generate": generate,
+    "caption": caption,
+    "hint": hint,
+    "calibration": calibration,
+    "judge": judge,
+    "step": step,
+    "waste": waste,
+}
 
 
 def main(words: Sequence[str] | None = None) -> None:
@@ -32,7 +42,7 @@ def main(words: Sequence[str] | None = None) -> None:
     if args.json:
         about = {
             "command": ["python", "-m", "open_r1_vision.bench", *(sys.argv[1:] if words is None else words)],
-            "machine": torch.cuda.get_device_name() if torch.cuda.is_available() else platform.processor(),
+            "machine": torch.cuda.get_device_name() if getattr(args, "device", "cpu") == "cuda" else _processor(),
             "threads": torch.get_num_threads(),
             "versions": {module.__name__: module.__version__ for module in (torch, transformers, trl)},
         }
@@ -44,6 +54,13 @@ def format_table(rows: Sequence[dict[str, Any]]) -> str:
     names = list(rows[0])
     lines = [names, ["---"] * len(names), *([_shown(row.get(name)) for name in names] for row in rows)]
     return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+
+
+def _processor() -> str:
+    """The processor's name; Python knows no more than its architecture on Linux."""
+    path = Path("/proc/cpuinfo")
+    match = re.search(r"^model name\s*: (.*)$", path.read_text(), re.MULTILINE) if path.is_file() else None
+    return match[1] if match else platform.processor() or platform.machine()
 
 
 def _shown(value: Any) -> str:

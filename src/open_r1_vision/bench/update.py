@@ -7,20 +7,18 @@ Both have a model with the same random weights and get the same batch in turn, i
 """
 
 import argparse
-import ctypes
-import re
 import statistics
 import tempfile
-import time
-from pathlib import Path
 from typing import Any
 
 import torch
 from PIL import Image
 from trl import GRPOConfig, GRPOTrainer
 
+from open_r1_vision.bench.measuring import compare, take_turns
 from open_r1_vision.bench.models import (
     VOCABULARY,
+    add_checkpointing_argument,
     add_model_arguments,
     build_model,
     build_processor_for,
@@ -31,99 +29,52 @@ from open_r1_vision.bench.models import (
 from open_r1_vision.starter.model import SPECIAL_TOKENS
 from open_r1_vision.trainers import VisionGRPOConfig, VisionGRPOTrainer
 
-_STATUS, _CLEAR = Path("/proc/self/status"), Path("/proc/self/clear_refs")
-
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The sizes of the run."""
     add_model_arguments(parser)
-    parser.add_argument("--attention", default="sdpa", help="attention implementation of transformers")
-    parser.add_argument("--gradient-checkpointing", action="store_true", help="compute layers again going back")
+    add_checkpointing_argument(parser)
 
 
 def run(args: argparse.Namespace) -> list[dict[str, Any]]:
     """Measure.
 
     Returns:
-        A row for each trainer: median seconds with the least and the most, median seconds of the processor, completion
-        tokens per second, how many times as fast as stock TRL that is by either clock, peak memory beyond what was
-        there before the pass, in MiB and as a share of stock TRL's, the largest difference from its log-probabilities
-        and the norm of the difference from its gradients, relative to theirs.
+        A row for each trainer: the columns of :func:`open_r1_vision.bench.measuring.compare`, with tokens of the
+        completions, median seconds of the processor, how many times as fast as stock TRL that is, the largest
+        difference from its log-probabilities and the norm of the difference from its gradients, relative to theirs.
     """
     torch.set_num_threads(args.threads)
     with tempfile.TemporaryDirectory() as folder:
         trainers = _build_trainers(args, folder)
     batch = _build_batch(args)
     logps = {name: _log_probabilities(trainer, batch) for name, trainer in trainers.items()}
-    walls: dict[str, list[float]] = {name: [] for name in trainers}
-    processors: dict[str, list[float]] = {name: [] for name in trainers}
-    peaks: dict[str, list[float]] = {name: [] for name in trainers}
-    for repeat in range(args.repeats + 1):
-        # in turn, and each as often first as second
-        for name in trainers if repeat % 2 else reversed(trainers):
-            wall, processor, peak = _measure(trainers[name], batch, args.device)
-            if repeat:
-                walls[name].append(wall)
-                processors[name].append(processor)
-                peaks[name].append(peak)
+
+    def work(name: str, number: int) -> int:
+        trainers[name].compute_loss(trainers[name].model, batch).backward()
+        return batch["completion_ids"].numel()
+
+    turns = take_turns(
+        list(trainers),
+        work,
+        repeats=args.repeats,
+        device=args.device,
+        prepare=lambda name, number: trainers[name].model.zero_grad(set_to_none=True),
+    )
     gradients = {name: _gradient(trainer.model) for name, trainer in trainers.items()}
-    stock = {"wall": statistics.median(walls["stock"]), "processor": statistics.median(processors["stock"])}
+    columns = compare(turns, "stock")
+    processor = {name: statistics.median(turn.processor for turn in of_name) for name, of_name in turns.items()}
     return [
         {
             "trainer": name,
-            "seconds": statistics.median(walls[name]),
-            "least": min(walls[name]),
-            "most": max(walls[name]),
-            "processor": statistics.median(processors[name]),
-            "tokens/s": args.prompts * args.generations * args.tokens / statistics.median(walls[name]),
-            "times as fast": stock["wall"] / statistics.median(walls[name]),
-            "by processor": stock["processor"] / statistics.median(processors[name]),
-            "peak MiB": max(peaks[name]) / 2**20,
-            "share of peak": max(peaks[name]) / max(peaks["stock"]),
+            **columns[name],
+            "processor": processor[name],
+            "by processor": processor["stock"] / processor[name],
             "log-prob gap": float((logps[name] - logps["stock"]).abs().max()),
             "gradient gap": float((gradients[name] - gradients["stock"]).norm() / gradients["stock"].norm()),
         }
         for name in trainers
     ]
-
-
-def _measure(trainer: Any, batch: dict[str, Any], device: str) -> tuple[float, float, float]:
-    """Seconds by the clock and of the processor, and bytes at the peak beyond those before."""
-    trainer.model.zero_grad(set_to_none=True)
-    memory = _Memory(device)
-    start, busy = time.perf_counter(), time.process_time()
-    trainer.compute_loss(trainer.model, batch).backward()
-    if device == "cuda":
-        torch.cuda.synchronize()
-    return time.perf_counter() - start, time.process_time() - busy, memory.peak()
-
-
-class _Memory:
-    """Memory of this process, or of its GPU, beyond what it holds now. Nan where the system doesn't tell."""
-
-    def __init__(self, device: str) -> None:
-        self.device = device
-        if device == "cuda":
-            torch.cuda.synchronize()
-            torch.cuda.reset_peak_memory_stats()
-            self.before = torch.cuda.memory_allocated()
-            return
-        try:
-            ctypes.CDLL("libc.so.6").malloc_trim(0)  # what was freed counts as ours until then
-            _CLEAR.write_text("5")  # the peak starts again from here
-        except OSError:
-            self.device = "unknown"
-        self.before = self._status("VmRSS")
-
-    def peak(self) -> float:
-        if self.device == "cuda":
-            return torch.cuda.max_memory_allocated() - self.before
-        return self._status("VmHWM") - self.before if self.device == "cpu" else float("nan")
-
-    @staticmethod
-    def _status(name: str) -> int:
-        match = re.search(rf"{name}:\s+(\d+) kB", _STATUS.read_text()) if _STATUS.is_file() else None
-        return int(match[1]) * 1024 if match else 0
 
 
 def _log_probabilities(trainer: Any, batch: dict[str, Any]) -> torch.Tensor:
@@ -151,12 +102,13 @@ def _build_trainers(args: argparse.Namespace, folder: str) -> dict[str, Any]:
     }
     trainers: dict[str, Any] = {}
     for name, (trainer_class, arguments) in classes.items():
-        model = build_model(args.shape, args.device, getattr(torch, args.dtype))
-        model.set_attn_implementation(args.attention)
+        model = build_model(args).train()
+        if args.gradient_checkpointing:
+            model.gradient_checkpointing_enable()  # as `train()` does when it begins
         trainers[name] = trainer_class(
-            model.train(),
+            model,
             args=arguments,
-            processing_class=build_processor_for(args.pixels),
+            processing_class=build_processor_for(args),
             **trainer_inputs(),
         )
         # a gradient-accumulating loop sets it
@@ -166,7 +118,7 @@ def _build_trainers(args: argparse.Namespace, folder: str) -> dict[str, Any]:
 
 def _build_batch(args: argparse.Namespace) -> dict[str, Any]:
     """A scored micro-batch with random completions and advantages, in which all rows are of one length."""
-    processor = build_processor_for(args.pixels)
+    processor = build_processor_for(args)
     texts, images = [], []
     for arrays, question in draw_prompts(args):
         images += [[Image.fromarray(array) for array in arrays]] * args.generations

@@ -25,7 +25,7 @@ from open_r1_vision.curriculum.checks import find_empty_splits, find_faults, fin
 from open_r1_vision.curriculum.launch import Interrupted, build_command, end_leftovers, run_stage
 from open_r1_vision.curriculum.recipe import Curriculum, Stage, read_curriculum
 from open_r1_vision.curriculum.state import FAILED, FINISHED, INTERRUPTED, RUNNING, CurriculumState
-from open_r1_vision.sampling.records import write_whole
+from open_r1_vision.files import write_whole
 
 _COMMANDS = ("run", "status")
 _GOES_ON = "The same command goes on from here."

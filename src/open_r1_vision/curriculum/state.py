@@ -11,8 +11,9 @@ from typing import Any
 
 from open_r1_vision import checkpoints
 from open_r1_vision.curriculum.recipe import Curriculum, Stage
+from open_r1_vision.files import write_whole
 from open_r1_vision.runs import RESULTS_FILE, RUN_FILE, comparable, list_changes
-from open_r1_vision.sampling.records import SAMPLES_FILE, SETTINGS_FILE, SHARDS, SampleFolder, write_whole
+from open_r1_vision.sampling.records import SAMPLES_FILE, SETTINGS_FILE, SHARDS, SampleFolder
 
 STATE_FILE = "curriculum.json"
 _LOCK_FILE = ".curriculum.lock"

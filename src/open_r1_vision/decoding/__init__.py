@@ -4,7 +4,7 @@
     generate = CalibratedGenerator(model, processor, Calibration(scale=0.8, span="info"))
     replies = generate(prompts, max_new_tokens=512)
 
-`open_r1_vision.evaluation.evaluate` takes such a generator in place of a greedy one.
+`open_r1_vision.held_out.evaluate` takes such a generator in place of a greedy one.
 """
 
 from open_r1_vision.decoding.calibration import SPANS, Calibration, calibrate_logits

@@ -288,7 +288,10 @@ def read_answer(answer: Any, redact: Callable[[str], str] = str) -> Outcome:
         content = ""  # the whole limit went into thinking, which some servers keep apart
     if not isinstance(content, str) or not isinstance(finish_reason, str):
         return Failure("malformed", f"the server's answer has no text: {show(answer)}")
-    return Reply(redact(clean_text(content)), redact(finish_reason))
+    usage = answer.get("usage")
+    tokens = usage.get("completion_tokens") if isinstance(usage, Mapping) else None
+    num_tokens = tokens if isinstance(tokens, int) and tokens >= 0 else None
+    return Reply(redact(clean_text(content)), redact(finish_reason), num_tokens=num_tokens)
 
 
 def _fast_transport() -> Any:

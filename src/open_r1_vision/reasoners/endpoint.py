@@ -17,7 +17,7 @@ from open_r1_vision.reasoners.client import TRANSPORT_ERRORS, Client
 from open_r1_vision.reasoners.config import ReasonerConfig
 from open_r1_vision.reasoners.interface import Chat, Failure, Finished, Outcome, Pending, Read, Reply
 from open_r1_vision.reasoners.keys import read_key
-from open_r1_vision.reasoners.loop import LoopThread
+from open_r1_vision.reasoners.loop import LoopThread, cancel_others
 from open_r1_vision.reasoners.records import Question, Records, by_chat, shared
 
 logger = logging.getLogger(__name__)
@@ -124,10 +124,7 @@ class _Connection:
             self.thread.stop()
 
     async def _shut_down(self) -> None:
-        others = asyncio.all_tasks() - {asyncio.current_task()}
-        for task in others:
-            task.cancel()
-        await asyncio.gather(*others, return_exceptions=True)
+        await cancel_others()
         client, self._client = self._client, None
         if client is not None:
             await client.close()

@@ -31,6 +31,7 @@ class Reply:
         cached: whether it came from the cache, or was asked for once for several equal chats.
         attempts: requests that were sent for it, 0 when it is cached.
         seconds: from its turn to the reply, pauses between attempts included.
+        num_tokens: of the completion, as the server counts them; None where it does not say.
     """
 
     text: str
@@ -39,6 +40,7 @@ class Reply:
     cached: bool = False
     attempts: int = 1
     seconds: float = 0.0
+    num_tokens: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,6 +9,14 @@ from concurrent.futures import Future
 from typing import Any
 
 
+async def cancel_others() -> None:
+    """Give up what else is under way in this loop, so that nothing is left pending when it ends."""
+    others = asyncio.all_tasks() - {asyncio.current_task()}
+    for task in others:
+        task.cancel()
+    await asyncio.gather(*others, return_exceptions=True)
+
+
 class LoopThread:
     """Runs coroutines in a daemon thread, which starts when it is first needed. For one process: see `is_mine`."""
 

@@ -16,9 +16,9 @@ from open_r1_vision.reasoners.client import Client
 from open_r1_vision.reasoners.endpoint import EndpointReasoner
 from open_r1_vision.reasoners.interface import Outcome, Reply
 from open_r1_vision.reasoners.keys import read_key
-from open_r1_vision.reasoners.loop import LoopThread
+from open_r1_vision.reasoners.loop import LoopThread, cancel_others
 from open_r1_vision.sampling.draws import Draw, Prompt, seed_of
-from open_r1_vision.sampling.options import SampleArguments
+from open_r1_vision.sampling.options import DrawArguments
 
 
 class EndpointSampler:
@@ -38,7 +38,7 @@ class EndpointSampler:
     #: So that the server has requests while the last ones of a batch are waited for.
     num_ahead = 4
 
-    def __init__(self, options: SampleArguments, model: str | None) -> None:
+    def __init__(self, options: DrawArguments, model: str | None) -> None:
         self._options = options
         config = options.endpoint_config()
         probe = EndpointReasoner(config)
@@ -61,8 +61,13 @@ class EndpointSampler:
     def close(self) -> None:
         """See :class:`open_r1_vision.sampling.draws.Sampler`."""
         if self._client is not None:
-            self._thread.start(self._client.close()).result(5)
+            self._thread.start(self._shut_down()).result(5)
         self._thread.stop()
+
+    async def _shut_down(self) -> None:
+        await cancel_others()
+        if self._client is not None:
+            await self._client.close()
 
     async def _ask_all(self, prompts: Sequence[Prompt], wanted: Set[tuple[str, int]]) -> list[Draw]:
         if self._client is None:  # here and not before: it belongs to the loop
@@ -81,7 +86,8 @@ class EndpointSampler:
         outcome = await self._client.ask(messages, seed, deadline, _as_it_is)
         if not isinstance(outcome, Reply):
             return Draw(row_id, sample, None, failure=str(outcome))
-        return Draw(row_id, sample, outcome.text, None, "length" if outcome.finish_reason == "length" else "stop")
+        ended = "length" if outcome.finish_reason == "length" else "stop"
+        return Draw(row_id, sample, outcome.text, outcome.num_tokens, ended)
 
     def _messages(self, prompt: Prompt) -> list[dict[str, Any]]:
         return [{"role": message["role"], "content": self._content(message["content"])} for message in prompt.chat]

@@ -25,8 +25,8 @@ T = TypeVar("T")
 
 
 @dataclass
-class SampleArguments(DataArguments):
-    """What is sampled from what, and how."""
+class DrawArguments:
+    """Which model is sampled, and how: what samplers need to know."""
 
     model_name_or_path: str | None = field(
         default=None, metadata={"help": "Model: a folder, a hub id, or the dotted path of a callable that gives one."}
@@ -40,14 +40,16 @@ class SampleArguments(DataArguments):
     temperature: float = field(default=1.2, metadata={"help": "Of the sampling, above 0."})
     top_p: float = field(default=0.99, metadata={"help": "Nucleus of the sampling, in (0, 1]."})
     max_completion_length: int = field(default=2048, metadata={"help": "Most tokens of a sample."})
-    max_prompt_tokens: int | None = field(
-        default=None,
-        metadata={"help": "Rows with a longer prompt, image tokens included, are left out and reported."},
-    )
     stop_token: str | None = field(
         default=None, metadata={"help": "A token that ends a sample as the end of text does, as in training."}
     )
     seed: int = field(default=42, metadata={"help": "With a row's id and a sample's number, it decides that sample."})
+    min_pixels: int | None = field(
+        default=None, metadata={"help": "Images with fewer pixels are enlarged by the processor."}
+    )
+    max_pixels: int | None = field(
+        default=None, metadata={"help": "Images with more pixels are reduced by the processor."}
+    )
     backend: str = field(
         default="transformers", metadata={"help": "transformers, vllm (both in this process), or endpoint: a server."}
     )
@@ -59,9 +61,6 @@ class SampleArguments(DataArguments):
             "extra_body: {repetition_penalty: 1.0, top_k: 0} tells vLLM's otherwise."
         },
     )
-    rows_per_batch: int = field(
-        default=8, metadata={"help": "Rows that are sampled together, num_generations times each: the memory knob."}
-    )
     vllm_gpu_memory_utilization: float = field(default=0.8, metadata={"help": "vllm: share of the GPU's memory."})
     vllm_tensor_parallel_size: int = field(
         default=1, metadata={"help": "vllm, one process: GPUs that share the model."}
@@ -69,21 +68,18 @@ class SampleArguments(DataArguments):
     vllm_max_model_length: int | None = field(
         default=None, metadata={"help": "vllm: longest prompt and sample together; by default the model's limit."}
     )
-    output_dir: str = field(default="runs/samples", metadata={"help": "Folder of the samples."})
-    overwrite_output: bool = field(default=False, metadata={"help": "Forget the samples that the folder holds."})
 
     def __post_init__(self) -> None:
-        super().__post_init__()
         self.temperature, self.top_p = float(self.temperature), float(self.top_p)
         if self.backend not in BACKENDS:
             raise ValueError(f"backend is {self.backend!r}: set one of {', '.join(BACKENDS)}.")
-        if self.temperature <= 0:
+        if self.temperature < 0 or (self.temperature == 0 and self.num_generations > 1):
             raise ValueError(
                 f"temperature is {self.temperature:g}, at which all samples of a row are the same: raise it."
             )
         if not 0 < self.top_p <= 1:
             raise ValueError(f"top_p is {self.top_p:g}: set it above 0 and up to 1.")
-        for name in ("num_generations", "max_completion_length", "rows_per_batch"):
+        for name in ("num_generations", "max_completion_length"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} is {getattr(self, name)}: set at least 1.")
         if self.dtype not in (None, "float32", "bfloat16", "float16"):
@@ -95,12 +91,6 @@ class SampleArguments(DataArguments):
                 raise ValueError(f"endpoint is {self.endpoint!r}, which is not JSON ({error}).") from error
         if self.backend == "endpoint":
             self.endpoint_config()
-            if self.model_name_or_path is None and self.max_prompt_tokens is not None:
-                raise ValueError(
-                    "max_prompt_tokens is set, but prompts can't be counted without the model's processor: set "
-                    "model_name_or_path to the folder or hub id of what the server serves, or leave max_prompt_tokens "
-                    "out."
-                )
             if self.stop_token is not None:
                 raise ValueError("stop_token is for models in this process: give a server `stop` in extra_body.")
         elif not self.model_name_or_path:
@@ -135,6 +125,36 @@ class SampleArguments(DataArguments):
                 "it to one token, or leave it out."
             )
         return ids
+
+
+@dataclass
+class SampleArguments(DrawArguments, DataArguments):
+    """What is sampled from what, and how."""
+
+    max_prompt_tokens: int | None = field(
+        default=None,
+        metadata={"help": "Rows with a longer prompt, image tokens included, are left out and reported."},
+    )
+    rows_per_batch: int = field(
+        default=8, metadata={"help": "Rows that are sampled together, num_generations times each: the memory knob."}
+    )
+    output_dir: str = field(default="runs/samples", metadata={"help": "Folder of the samples."})
+    overwrite_output: bool = field(default=False, metadata={"help": "Forget the samples that the folder holds."})
+
+    def __post_init__(self) -> None:
+        DataArguments.__post_init__(self)
+        super().__post_init__()
+        if self.temperature == 0:
+            raise ValueError("temperature is 0, at which all samples of a row are the same: raise it.")
+        if self.rows_per_batch < 1:
+            raise ValueError(f"rows_per_batch is {self.rows_per_batch}: set at least 1.")
+        without_model = self.backend == "endpoint" and self.model_name_or_path is None
+        if without_model and self.max_prompt_tokens is not None:
+            raise ValueError(
+                "max_prompt_tokens is set, but prompts can't be counted without the model's processor: set "
+                "model_name_or_path to the folder or hub id of what the server serves, or leave max_prompt_tokens "
+                "out."
+            )
 
     def deciding(self) -> dict[str, Any]:
         """The options that decide samples; the others may change between a start and the next one."""

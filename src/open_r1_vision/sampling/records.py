@@ -12,7 +12,6 @@ A line is `{"id", "sample", "completion", "num_tokens", "finish_reason"}` or `{"
 
 import contextlib
 import fcntl
-import hashlib
 import json
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -20,6 +19,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, BinaryIO
 
+from open_r1_vision.files import drop_torn_line, short, write_whole
 from open_r1_vision.runs import list_changes
 from open_r1_vision.sampling.draws import Draw
 
@@ -105,7 +105,7 @@ class SampleFolder:
                 self._check_settings(now)
             write_whole(self.folder / SETTINGS_FILE, json.dumps(now, indent=1, sort_keys=True) + "\n")
             files = [*self.folder.glob(SAMPLES_FILE), *sorted(self.folder.glob(SHARDS))]
-            torn = [path.name for path in files if _drop_torn_line(path)]
+            torn = [path.name for path in files if drop_torn_line(path)]
             self._take(fcntl.LOCK_SH)
         except BaseException:
             self.close()
@@ -198,7 +198,7 @@ class SampleFolder:
         if not (self.folder / SETTINGS_FILE).is_file():
             return
         before = read_settings(self.folder)
-        changed = list_changes(before, now, _short)
+        changed = list_changes(before, now, short)
         if changed:
             raise ValueError(
                 f"{str(self.folder)!r} holds samples that were drawn with other settings: {'; '.join(changed)}. Go "
@@ -237,20 +237,6 @@ def read_refused(held: Held, ids: Iterable[str]) -> dict[str, str]:
     }
 
 
-def write_whole(path: Path, content: str | Iterable[bytes]) -> str:
-    """Write a file whole or not at all; returns its SHA-256."""
-    digest = hashlib.sha256()
-    draft = path.with_name(f".{path.name}.tmp")
-    with draft.open("wb") as file:
-        for part in [content.encode()] if isinstance(content, str) else content:
-            digest.update(part)
-            file.write(part)
-        file.flush()
-        os.fsync(file.fileno())
-    draft.rename(path)
-    return digest.hexdigest()
-
-
 def _read_places(path: Path, held: Held) -> None:
     start = 0
     with path.open("rb") as file:
@@ -270,18 +256,3 @@ def _read_places(path: Path, held: Held) -> None:
                     f"Line {number} of {str(path)!r} is no sample ({error!r}): delete that line, and what it held is "
                     "sampled again."
                 ) from error
-
-
-def _drop_torn_line(path: Path) -> bool:
-    """Cut off what stands behind the last line's end; whether there was something."""
-    with path.open("r+b") as file:
-        data = file.read()
-        whole = data.rfind(b"\n") + 1
-        if whole < len(data):
-            file.truncate(whole)
-        return whole < len(data)
-
-
-def _short(value: Any) -> str:
-    text = repr(value)
-    return text if len(text) <= 80 else f"{text[:77]}..."

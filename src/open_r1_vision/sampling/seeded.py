@@ -3,7 +3,8 @@
 
 `generate` draws for a whole batch from one generator, so that a sample depends on what it is batched with. Here each
 sample has its own uniform numbers, and its token is where they fall in the cumulated probabilities: exact sampling,
-with one number for each token, and the same token in whatever batch, but for rounding of the logits.
+with one number for each token, and the same token in whatever batch, but for rounding of the logits. At temperature 0
+the likeliest token is taken. The samples of a prompt share one pass over it, where the model can.
 """
 
 import os
@@ -14,10 +15,11 @@ import numpy as np
 import torch
 from transformers import AutoModelForImageTextToText, GenerationConfig, LogitsProcessor
 
+from open_r1_vision.decoding.groups import GroupDecoding, find_obstacle
 from open_r1_vision.generation import encode_chats
 from open_r1_vision.models import vision_token_ids
 from open_r1_vision.sampling.draws import Draw, Prompt, uniforms
-from open_r1_vision.sampling.options import SampleArguments
+from open_r1_vision.sampling.options import DrawArguments
 
 
 class SeededChoice(LogitsProcessor):
@@ -27,10 +29,10 @@ class SeededChoice(LogitsProcessor):
         numbers: of shape (rows, tokens), float64, in [0, 1).
         temperature: above 0.
         top_p: nucleus, in (0, 1].
-        num_before: tokens of the padded prompts.
+        num_before: tokens of the padded prompts; by default those of the first call.
     """
 
-    def __init__(self, numbers: torch.Tensor, temperature: float, top_p: float, num_before: int) -> None:
+    def __init__(self, numbers: torch.Tensor, temperature: float, top_p: float, num_before: int | None = None) -> None:
         self._numbers_BT = numbers
         self._temperature = temperature
         self._top_p = top_p
@@ -38,6 +40,8 @@ class SeededChoice(LogitsProcessor):
 
     def __call__(self, input_ids: torch.LongTensor, scores: torch.FloatTensor) -> torch.FloatTensor:
         """Scores of which all but one are minus infinity."""
+        if self._num_before is None:
+            self._num_before = input_ids.shape[1]
         probabilities_BV = torch.softmax(scores.double() / self._temperature, dim=-1)
         if self._top_p < 1:
             sorted_BV, order_BV = probabilities_BV.sort(dim=-1, descending=True, stable=True)
@@ -67,7 +71,7 @@ class TransformersSampler:
 
     num_ahead = 0
 
-    def __init__(self, options: SampleArguments, folder: str, processor: Any) -> None:
+    def __init__(self, options: DrawArguments, folder: str, processor: Any) -> None:
         self._options = options
         self._processor = processor
         device = f"cuda:{os.environ.get('LOCAL_RANK', '0')}" if torch.cuda.is_available() else "cpu"
@@ -87,19 +91,16 @@ class TransformersSampler:
         self._ends.update(options.stop_ids(tokenizer))
         # generate fills what a config leaves open from the model's own, such as its repetition penalty
         self.model.generation_config = GenerationConfig()
-        self._config = GenerationConfig(
-            max_new_tokens=options.max_completion_length,
-            num_return_sequences=options.num_generations,
+        sampling: dict[str, Any] = {"do_sample": False}
+        if options.temperature > 0:
             # the choice is made before: what is left to sample from is one token
-            do_sample=True,
-            temperature=1.0,
-            top_k=0,
-            top_p=1.0,
-            suppress_tokens=sorted(vision_token_ids(self.model.config)) or None,
-            eos_token_id=sorted(self._ends),
-            pad_token_id=tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer.eos_token_id,
-            disable_compile=True,  # the choice counts the steps
-        )
+            sampling = {"do_sample": True, "temperature": 1.0, "top_k": 0, "top_p": 1.0}
+        self._settings: dict[str, Any] = {
+            **sampling,
+            "suppress_tokens": sorted(vision_token_ids(self.model.config)) or None,
+            "eos_token_id": sorted(self._ends),
+            "pad_token_id": tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer.eos_token_id,
+        }
 
     def start(self, prompts: Sequence[Prompt], wanted: Set[tuple[str, int]]) -> Callable[[], list[Draw]]:
         """See :class:`open_r1_vision.sampling.draws.Sampler`. The work is done when it is waited for.
@@ -114,18 +115,35 @@ class TransformersSampler:
     def _draw(self, prompts: Sequence[Prompt]) -> list[Draw]:
         options = self._options
         keys = [(prompt.id, sample) for prompt in prompts for sample in range(options.num_generations)]
-        inputs = encode_chats(self._processor, [prompt.chat for prompt in prompts], self.model.device)
-        length = inputs["input_ids"].shape[1]
-        numbers = np.stack([uniforms(options.seed, *key, options.max_completion_length) for key in keys])
-        choice = SeededChoice(
-            torch.from_numpy(numbers).to(self.model.device), options.temperature, options.top_p, length
-        )
-        with torch.inference_mode():
-            output = self.model.generate(**inputs, generation_config=self._config, logits_processor=[choice])
+        choices: list[LogitsProcessor] = []
+        if options.temperature > 0:
+            numbers = np.stack([uniforms(options.seed, *key, options.max_completion_length) for key in keys])
+            on_device = torch.from_numpy(numbers).to(self.model.device)
+            choices = [SeededChoice(on_device, options.temperature, options.top_p)]
+        output = self._generate(prompts, choices)
         draws = []
-        for key, ids in zip(keys, output[:, length:].tolist(), strict=True):
+        for key, ids in zip(keys, output.tolist(), strict=True):
             end = next((place for place, token in enumerate(ids) if token in self._ends), None)
             own = ids if end is None else ids[: end + 1]
             text = self._processor.tokenizer.decode(own, skip_special_tokens=True)
             draws.append(Draw(*key, text, len(own), "length" if end is None else "stop"))
         return draws
+
+    def _generate(self, prompts: Sequence[Prompt], choices: list[LogitsProcessor]) -> torch.Tensor:
+        """The tokens of all samples, of shape (prompts x samples, tokens of the longest)."""
+        count = self._options.num_generations
+        config = GenerationConfig(
+            **self._settings,
+            max_new_tokens=self._options.max_completion_length,
+            disable_compile=True,  # the choice counts the steps
+        )
+        inputs = encode_chats(self._processor, [prompt.chat for prompt in prompts], self.model.device)
+        how: dict[str, Any] = {"logits_processor": choices}
+        if find_obstacle(self.model, config) is None:
+            rows = [place for place in range(len(prompts)) for _ in range(count)]
+            how["custom_generate"] = GroupDecoding(rows, [len(prompt.images) for prompt in prompts])
+        else:
+            config.num_return_sequences = count
+        with torch.inference_mode():
+            output = self.model.generate(**inputs, generation_config=config, **how)
+        return output[:, inputs["input_ids"].shape[1] :]

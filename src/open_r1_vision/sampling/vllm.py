@@ -9,7 +9,7 @@ from transformers import AutoConfig
 from open_r1_vision.distributed import num_processes
 from open_r1_vision.models import collapse_runs, vision_token_ids
 from open_r1_vision.sampling.draws import Draw, Prompt, seed_of
-from open_r1_vision.sampling.options import SampleArguments
+from open_r1_vision.sampling.options import DrawArguments
 
 
 class VllmSampler:
@@ -27,7 +27,7 @@ class VllmSampler:
 
     num_ahead = 0
 
-    def __init__(self, options: SampleArguments, folder: str, processor: Any, most_images: int) -> None:
+    def __init__(self, options: DrawArguments, folder: str, processor: Any, most_images: int) -> None:
         try:
             import vllm
         except ImportError as error:

@@ -15,6 +15,7 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from open_r1_vision.files import short, write_whole
 from open_r1_vision.rewards.answers import score_answer
 from open_r1_vision.runs import list_changes
 from open_r1_vision.statistics import Proportion, wilson_interval
@@ -183,7 +184,7 @@ class ResultFile:
         """Make the file ready for results: without a torn last line, or empty where it is overwritten."""
         data = b"" if self._overwrite else self.path.read_bytes()
         self._file.truncate(data.rfind(b"\n") + 1)
-        _write_whole(self._settings_path, json.dumps(self._settings, indent=1, sort_keys=True) + "\n")
+        write_whole(self._settings_path, json.dumps(self._settings, indent=1, sort_keys=True) + "\n")
 
     def add(self, results: Iterable[Result]) -> None:
         """Write results; afterwards they outlive the process."""
@@ -199,7 +200,7 @@ class ResultFile:
         ids = sorted(results, key=lambda key: places.get(key, len(places)))
         text = "".join(_line(results[key]) for key in ids)
         if text.encode() != self.path.read_bytes():
-            _write_whole(self.path, text)
+            write_whole(self.path, text)
 
     def close(self) -> None:
         """Let other processes have the file."""
@@ -223,7 +224,7 @@ class ResultFile:
                 f"{self.path} holds something, but what it was made with is not known ({error}): set another output, "
                 "or --overwrite to replace it."
             ) from error
-        changed = list_changes(before, self._settings, _short, unset=None)
+        changed = list_changes(before, self._settings, short, unset=None)
         if changed:
             raise ValueError(
                 f"{self.path} was made with other settings: {'; '.join(changed)}. Set another output, or --overwrite "
@@ -239,17 +240,3 @@ def _slim(result: Result) -> Result:
 def _line(result: Result) -> str:
     # escaped, so that no character of a reply ends a line
     return json.dumps(asdict(result)) + "\n"
-
-
-def _write_whole(path: Path, text: str) -> None:
-    draft = path.with_name(f".{path.name}.tmp")
-    with draft.open("w", encoding="utf-8") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    draft.rename(path)
-
-
-def _short(value: Any) -> str:
-    text = repr(value)
-    return text if len(text) <= 80 else f"{text[:77]}..."

@@ -20,26 +20,41 @@ from open_r1_vision.rewards.loading import checked
 from open_r1_vision.trainers.callbacks import KLScheduleCallback, RequireDeepSpeedCallback
 from open_r1_vision.trainers.config import VisionGRPOConfig
 from open_r1_vision.trainers.consulting import Verdicts, setting
+from open_r1_vision.trainers.fetching_once import FetchingOnce
 from open_r1_vision.trainers.group_generation import GroupGeneration
 from open_r1_vision.trainers.judging import FactJudging
 from open_r1_vision.trainers.missing_images import MissingImages
 from open_r1_vision.trainers.processing_once import ProcessingOnce
+from open_r1_vision.trainers.rollout_log import LogFile, RolloutLog, log_rollouts
 from open_r1_vision.trainers.sampling import EpochSampler
 from open_r1_vision.trainers.shared_prefix import SharedPrefix
-from open_r1_vision.trainers.timing import StepTimer
+from open_r1_vision.trainers.timing import TimedSteps
 from open_r1_vision.trainers.whole_checkpoints import WholeCheckpoints
+from open_r1_vision.trainers.without_signal import WithoutSignal
 
 _IMAGE_TRACKERS = {"wandb", "trackio"}
 
 
-class VisionGRPOTrainer(WholeCheckpoints, MissingImages, SharedPrefix, GroupGeneration, ProcessingOnce, GRPOTrainer):
+class VisionGRPOTrainer(
+    TimedSteps,
+    WholeCheckpoints,
+    MissingImages,
+    WithoutSignal,
+    SharedPrefix,
+    GroupGeneration,
+    ProcessingOnce,
+    FetchingOnce,
+    GRPOTrainer,
+):
     """GRPO (arXiv 2402.03300) for vision-language models.
 
     Takes the arguments of `trl.GRPOTrainer`. Rows may hold any number of images, none included, in `images` (or one in
     `image`). With its options left at their defaults the losses are those of GRPOTrainer at the same seed, exactly
-    with `shared_prefix` false, else up to rounding. It differs in these points:
+    with `shared_prefix` and `skip_without_signal` false, else up to rounding. It differs in these points:
 
     - a prompt that several completions of a micro-batch share is encoded once, see SharedPrefix;
+    - completions without signal stay out of the update, and groups with equal rewards have advantages of zero, not of
+      rounding noise, see WithoutSignal;
     - rows without images may stand beside rows with images, in a batch, in a micro-batch, and across processes under
       DeepSpeed ZeRO, where a process without an image would leave the others waiting;
     - a processor that pads on the right is set to the left, where GRPO needs it;
@@ -54,11 +69,12 @@ class VisionGRPOTrainer(WholeCheckpoints, MissingImages, SharedPrefix, GroupGene
     - a run that resumes after its first epoch goes on with the prompts that it would have seen;
     - where transformers samples, each distinct prompt is read once and completions that have ended leave the batch
       (`group_generation`), see GroupGeneration;
-    - each distinct image and prompt goes through the processor once a step, see ProcessingOnce;
-    - seconds for generation, scoring, rewards and update are logged.
+    - each distinct row is read from the data set once a sampling, see FetchingOnce, and each distinct image and prompt
+      goes through template, tokenizer and processor once a step, see ProcessingOnce;
+    - the seconds of a step are logged, part by part, see TimedSteps.
 
     Overrides `_get_train_sampler`, `_generate_and_score_completions`, `_generate`, `_tokenize_prompts`,
-    `_generate_single_turn`, `_calculate_rewards`, `training_step` and `log`; each calls GRPOTrainer's.
+    `_generate_single_turn`, `_calculate_rewards` and `log`; each calls GRPOTrainer's.
     """
 
     _tag_names = ["trl", "grpo", "open_r1_vision"]
@@ -105,7 +121,7 @@ class VisionGRPOTrainer(WholeCheckpoints, MissingImages, SharedPrefix, GroupGene
         self._batch_rows: list[dict] = []
         config = self.accelerator.unwrap_model(self.model).config
         self._image_token_id = getattr(config, "image_token_id", None)
-        self.timed = StepTimer()
+        self.time_steps()
         self._suppress_vision_tokens()
         if args.stop_token is not None:
             self._stop_at(args.stop_token)
@@ -113,16 +129,21 @@ class VisionGRPOTrainer(WholeCheckpoints, MissingImages, SharedPrefix, GroupGene
         for policy in policies:
             self.accept_batches_without_images(self.accelerator.unwrap_model(policy))
         self.share_prefixes(*policies)
+        self.choose_skipping()
         self.drop_unused_weight_renames()
         #: Text models that are consulted about completions.
         self.verdicts = Verdicts(self.reward_funcs)
+        leave_out = all(setting(reward, "leave_out_question", True) for reward in self.reward_funcs)
         self.fact_judging: FactJudging | None = None
         judge_block = args.reasoners.get("fact_judge")
         if judge_block is not None:
             judge = FactJudge(self.build_reasoner(judge_config(judge_block)), load_prompt(args.fact_judge_prompt))
-            leave_out = all(setting(reward, "leave_out_question", True) for reward in self.reward_funcs)
             self.fact_judging = FactJudging(judge, leave_out)
             self.verdicts.add(self.fact_judging, "fact_judge")
+        self.rollout_log: RolloutLog | None = None
+        if args.log_completions:
+            self.rollout_log = RolloutLog(str(args.output_dir), args.log_image_size, leave_out)
+        self.add_callback(LogFile())
         self.add_callback(KLScheduleCallback(self))
         if args.deepspeed:
             self.add_callback(RequireDeepSpeedCallback(self))
@@ -202,15 +223,13 @@ class VisionGRPOTrainer(WholeCheckpoints, MissingImages, SharedPrefix, GroupGene
 
     def _generate_and_score_completions(self, inputs: list[dict[str, Any]]) -> dict[str, Any]:
         self._batch_rows = [_with_image_list(row) for row in inputs]
-        with self.timed("scoring"):
-            output = super()._generate_and_score_completions(self._batch_rows)
+        output = super()._generate_and_score_completions(self._batch_rows)
         if self._wants_images:
             self._logs["images"].extend(gather_object([row["images"] for row in self._batch_rows]))
         return output
 
     def _generate(self, prompts: list) -> tuple:
-        with self.timed("generation"):
-            *outputs, images, tool_images = super()._generate(prompts)
+        *outputs, images, tool_images = super()._generate(prompts)
         if images is not None:
             # the processor takes [] for a row without images, not None
             images = [row_images or [] for row_images in images]
@@ -259,33 +278,20 @@ class VisionGRPOTrainer(WholeCheckpoints, MissingImages, SharedPrefix, GroupGene
     ) -> torch.Tensor:
         self._log_completion_extra("id", [row.get("id") for row in inputs])
         findings = self.verdicts.finish(inputs, self.timed, self._log_metric, self._log_completion_extra)
-        with self.timed("rewards"):
-            rewards = super()._calculate_rewards(inputs, prompts, completions, completion_ids_list)
+        rewards = super()._calculate_rewards(inputs, prompts, completions, completion_ids_list)
+        group_size: Any = self.num_generations if self.model.training else self.num_generations_eval
+        if self.rollout_log is not None:
+            rank, taken = self.accelerator.process_index, self._pending_extra_logs
+            log_rollouts(self.rollout_log, inputs, rank, group_size, taken, self._log_completion_extra)
         if not findings:
             return rewards
-        group_size: Any = self.num_generations if self.model.training else self.num_generations_eval
         return self.verdicts.settle_findings(rewards, findings, group_size, self.accelerator.gather, self._log_metric)
 
-    # ---- time and logs
-
-    def training_step(self, model: nn.Module, inputs: Any, num_items_in_batch: Any = None) -> torch.Tensor:
-        with self.timed("update"):
-            loss = super().training_step(model, inputs, num_items_in_batch)
-        if self._step % self.current_gradient_accumulation_steps == 0:
-            self._log_seconds("train")
-        return loss
-
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
-        """Add the KL weight, and the seconds of an evaluation, to TRL's metrics."""
-        if not self.model.training:
-            self._log_seconds("eval")
-        elif self._metrics["train"]:
+        """Add the KL weight to TRL's metrics."""
+        if self.model.training and self._metrics["train"]:
             self._metrics["train"]["kl_weight"] = [self.beta]
         super().log(logs, start_time)
-
-    def _log_seconds(self, mode: str) -> None:
-        for name, seconds in self.timed.flush().items():
-            self._metrics[mode][f"seconds/{name}"].append(seconds)
 
     # ---- repairs at construction
 

@@ -67,6 +67,14 @@ class VisionGRPOConfig(GRPOConfig):
             "completion. By default where the model's architecture can; true stops the run where it can't."
         },
     )
+    skip_without_signal: bool | None = field(
+        default=None,
+        metadata={
+            "help": "Whether an update leaves completions out whose advantage is zero, such as those of a group with "
+            "equal rewards. By default where that changes neither loss nor gradients: without a KL term (beta 0), an "
+            "entropy bonus or top_entropy_quantile. True stops the run where it would change them."
+        },
+    )
     beta_schedule: str = field(
         default="constant",
         metadata={"help": "How the KL weight falls from beta to beta_floor: constant, linear or cosine."},
@@ -99,7 +107,19 @@ class VisionGRPOConfig(GRPOConfig):
         metadata={"help": "System prompt of the fact judge: a packaged prompt's name or a text file's path."},
     )
 
+    log_image_size: int = field(
+        default=512,
+        metadata={
+            "help": "Longest side, in pixels, of the images that a run with log_completions keeps for the gallery, "
+            "each once; 0 keeps none."
+        },
+    )
+
     def __post_init__(self) -> None:
+        if self.log_image_size < 0:
+            raise ValueError(
+                f"log_image_size is {self.log_image_size}, which no image can have: set pixels, or 0 to keep none."
+            )
         # HfArgumentParser hands numbers over as YAML read them, and YAML reads 1e-4 as a string
         self.beta = float(self.beta)
         self.beta_floor = float(self.beta_floor)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from open_r1_vision.decoding.groups import GroupDecoding, find_obstacle
-from open_r1_vision.image_keys import image_key
+from open_r1_vision.image_keys import ImageKeys
 
 if TYPE_CHECKING:
     from trl import GRPOTrainer as Base
@@ -135,6 +135,7 @@ def distinct(prompt_ids: list, images: list | None, fields: dict[str, Any]) -> P
     if grids is None and len(fields.get("pixel_values", ())) not in (0, sum(counts)):
         return "the processor gives several parts for an image"
 
+    image_key = ImageKeys()
     places: dict[Any, int] = {}
     firsts: list[int] = []
     rows = []

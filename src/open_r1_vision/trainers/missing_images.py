@@ -23,6 +23,8 @@ class MissingImages(Base):
     """
 
     processing_class: Any
+    #: Set while a pass must leave the vision tower's parameters with gradients, images or not.
+    runs_vision_tower_for_nothing = False
 
     def accept_batches_without_images(self, model: Any) -> None:
         """Let forward passes without images leave the vision tower out, or, under ZeRO, run it for nothing.
@@ -37,7 +39,8 @@ class MissingImages(Base):
             pixel_values = kwargs.get("pixel_values")
             has_images = pixel_values is not None and len(pixel_values) > 0
             # only passes over labelled sequences run on every process in step
-            needs_vision_tower = self.is_deepspeed_enabled and not has_images and "labels" in kwargs
+            must_run = self.is_deepspeed_enabled or self.runs_vision_tower_for_nothing
+            needs_vision_tower = must_run and not has_images and "labels" in kwargs
             if pixel_values is not None and not has_images:
                 kwargs = {
                     name: value for name, value in kwargs.items() if name not in ("pixel_values", "image_grid_thw")

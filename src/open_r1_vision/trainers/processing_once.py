@@ -1,18 +1,20 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Each distinct image and prompt through the processor once a step."""
+"""Each distinct image and prompt through template, tokenizer and image processor once a step."""
 
 import copy
-from collections.abc import Hashable, Sequence
+from collections.abc import Callable, Hashable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-from transformers import BatchFeature, ProcessorMixin
+from transformers import BatchFeature, PreTrainedTokenizerBase, ProcessorMixin
 from transformers.image_processing_base import BatchFeature as ImageFeatures
 from transformers.image_utils import make_flat_list_of_images
 from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLImageProcessorPil
 
-from open_r1_vision.image_keys import image_key
+from open_r1_vision.image_keys import ImageKeys
+from open_r1_vision.trainers.chats_once import RememberingChats, RememberingTexts
 
 if TYPE_CHECKING:
     from trl import GRPOTrainer as Base
@@ -32,47 +34,62 @@ _LAYOUT = {"padding", "return_tensors"}
 class ProcessingOnce(Base):
     """Stands before `trl.GRPOTrainer` among the bases of a trainer.
 
-    TRL processes each prompt twice for each completion: for sampling and for the loss. Here all calls of a step share
-    what was processed, so that each distinct image and each distinct prompt is processed once. What the processor
-    returns is the same to the bit.
+    TRL renders, tokenizes and processes each prompt twice for each completion: for sampling and for the loss. Here all
+    calls of a step share what was done, so that each distinct prompt is rendered and tokenized once, and each distinct
+    image processed once; the chats that hints or the reading of captions need, too. What template, tokenizer and
+    processor return is the same to the bit. Image processors other than Qwen's see all images of all completions, as
+    they may fit images to one another.
 
     Overrides `_generate_and_score_completions`.
     """
 
     processing_class: Any
+    timed: Any
 
     def _generate_and_score_completions(self, inputs: list[dict[str, Any]]) -> dict[str, Any]:
         processor = self.processing_class
-        self.processing_class = remembering(processor)
+        self.processing_class = remembering(processor, self.timed)
         try:
             return super()._generate_and_score_completions(inputs)
         finally:
             self.processing_class = processor
 
 
-def remembering(processor: Any) -> Any:
-    """A processor that does as the given one, and remembers images and prompts as long as it lives.
+def remembering(processor: Any, timed: Callable[[str], AbstractContextManager] | None = None) -> Any:
+    """A processor or tokenizer that does as the given one, and remembers chats and images as long as it lives.
 
-    One whose image processor gives something else than patches is returned itself.
+    Args:
+        processor: of which to make one.
+        timed: gives the context in which it works, by the name of the activity, `preparing`.
     """
-    image_processor = getattr(processor, "image_processor", None)
-    kinds = {cls.__name__ for cls in type(image_processor).__mro__}
-    if not isinstance(processor, ProcessorMixin) or not kinds & _PATCHERS:
+    cls = type(processor)
+    parts: tuple[type, ...]
+    if isinstance(processor, PreTrainedTokenizerBase):
+        parts = (RememberingChats, RememberingTexts)
+    elif isinstance(processor, ProcessorMixin):
+        image_processor = getattr(processor, "image_processor", None)
+        is_patcher = bool({base.__name__ for base in type(image_processor).__mro__} & _PATCHERS)
+        parts = (RememberingChats, _RememberingRows) if is_patcher else (RememberingChats,)
+    else:
         return processor
     other: Any = copy.copy(processor)
-    other.image_processor = _RememberingImages(image_processor)
     # of the same name, which is written where a processor is saved
-    cls = type(processor)
-    other.__class__ = type(cls.__name__, (_RememberingRows, cls), {"__module__": cls.__module__})
-    other.rows_by_key, other.keys_by_id = {}, {}
+    other.__class__ = type(cls.__name__, (*parts, cls), {"__module__": cls.__module__})
+    other.image_keys = ImageKeys()
+    other.timed = timed or (lambda activity: nullcontext())
+    other.calls_by_chat, other.under_way = {}, None
+    other.rows_by_key = {}
+    if _RememberingRows in parts:
+        other.image_processor = _RememberingImages(image_processor, other.image_keys)
     return other
 
 
 class _RememberingImages:
     """An image processor that processes each distinct image once."""
 
-    def __init__(self, image_processor: Any) -> None:
+    def __init__(self, image_processor: Any, image_keys: ImageKeys) -> None:
         self._image_processor = image_processor
+        self._image_keys = image_keys
         self._features: dict[Hashable, dict[str, Any]] = {}
 
     def __getattr__(self, name: str) -> Any:
@@ -85,7 +102,7 @@ class _RememberingImages:
         if args or not flat:
             return self._image_processor(images, *args, return_tensors=return_tensors, **kwargs)
         settings = repr(sorted(kwargs.items()))
-        keys: list[Hashable] = [(settings, image_key(image)) for image in flat]
+        keys: list[Hashable] = [(settings, self._image_keys(image)) for image in flat]
         missing = {key: image for key, image in zip(keys, flat, strict=True) if key not in self._features}
         if missing:
             features = self._image_processor(list(missing.values()), **kwargs)
@@ -100,8 +117,7 @@ class _RememberingRows:
     """The part of a processor that processes each distinct row once: its text with its images."""
 
     rows_by_key: dict[Hashable, dict[str, Any]]
-    #: Keys of images that were seen before, which keeps these images alive and their ids their own.
-    keys_by_id: dict[int, tuple[Any, Hashable]]
+    image_keys: ImageKeys
 
     def __call__(self, images: Any = None, text: Any = None, **kwargs: Any) -> Any:
         given: Any = self
@@ -109,7 +125,7 @@ class _RememberingRows:
         of_rows = images if images is not None else [[]] * len(text or ())
         if kwargs.keys() - _LAYOUT - _without_value(kwargs) or not _is_nested(text, of_rows):
             return full.__call__(images=images, text=text, **kwargs)
-        keys = [(words, tuple(map(self._image_key, of_row))) for words, of_row in zip(text, of_rows, strict=True)]
+        keys = [(words, tuple(map(self.image_keys, of_row))) for words, of_row in zip(text, of_rows, strict=True)]
         missing = {
             key: (words, of_row)
             for key, words, of_row in zip(keys, text, of_rows, strict=True)
@@ -135,11 +151,6 @@ class _RememberingRows:
         return BatchFeature(
             data, tensor_type=kwargs.get("return_tensors"), skip_tensor_conversion=given.skip_tensor_conversion
         )
-
-    def _image_key(self, image: Any) -> Hashable:
-        if id(image) not in self.keys_by_id:
-            self.keys_by_id[id(image)] = (image, image_key(image))
-        return self.keys_by_id[id(image)][1]
 
 
 def _without_value(kwargs: dict[str, Any]) -> set[str]:

@@ -2,7 +2,7 @@
 """Held-out evaluation: greedy answers, and what a reader makes of the captions in them."""
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from statistics import fmean
@@ -49,6 +49,11 @@ class Sample:
     reader_accuracy: float | None
     caption_exact: float | None
     facts_stated: float | None = None
+
+
+def scores_of(samples: Sequence[Sample], measure: str) -> list[float]:
+    """The scores of a measure, of the samples that it applies to."""
+    return [score for sample in samples if (score := getattr(sample, measure)) is not None]
 
 
 def evaluate(

@@ -1,0 +1,107 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The picture of a run: held-out measures, rewards, what could be wrong, what the method is about, where time went."""
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from open_r1_vision.held_out import MEASURES, Sample, scores_of
+from open_r1_vision.statistics import wilson_interval
+
+CURVE_FILE = "learning_curve.png"
+
+#: What no method wants to see much of, by the metric's name.
+_WATCHED = {
+    "frac_reward_zero_std": "groups without signal",
+    "captions/missing": "missing captions",
+    "reader/not_a_description": "captions that are no description",
+    "reader/failure_rate": "captions whose reader failed",
+    "judge/failure_rate": "responses whose judge failed",
+    "description_judge/failure_rate": "captions whose judge failed",
+    "completions/clipped_ratio": "completions cut at the limit",
+    "hints/unsolved": "groups without a right completion at any hint level",
+}
+#: What a method is about.
+_OF_METHODS = {
+    "hints/utilisation_before": "groups with signal, as first sampled",
+    "hints/utilisation": "groups with signal, as trained",
+    "reader/accuracy": "right answers from the caption alone",
+    "captions/with_description": "captions that describe",
+    "judge/facts_stated": "visual facts stated",
+    "rewards/visual_facts_reward/mean": "visual facts stated",
+    "rewards/clip_reward/mean": "similarity of image and description",
+    "rewards/key_words_reward/mean": "key words named",
+    "filter/replaced": "groups replaced by fresh prompts",
+    "filter/left": "groups without signal left",
+}
+_LEVEL = "hints/level_"
+
+
+def draw_curve(path: Path, evaluations: Mapping[int, list[Sample]], steps: Sequence[Mapping[str, Any]]) -> None:
+    """Draw a run; panels that have nothing to show are left out.
+
+    Args:
+        path: of the PNG.
+        evaluations: samples of the held-out rows by step.
+        steps: entries of the trainer's `log_history` that are steps of training.
+    """
+    from matplotlib.figure import Figure
+
+    names = list(dict.fromkeys(name for entry in steps for name in entry))
+    rewards = {name: name.split("/")[1] for name in names if name.startswith("rewards/") and name.endswith("/mean")}
+    watched = {name: label for name, label in _WATCHED.items() if name in names}
+    methods = {name: label for name, label in _OF_METHODS.items() if name in names}
+    if "judge/facts_stated" in methods:
+        methods.pop("rewards/visual_facts_reward/mean", None)
+    levels = sorted(name for name in names if name.startswith(_LEVEL) and name.removeprefix(_LEVEL).isdigit())
+
+    panels: list[tuple[str, Callable[[Any], None]]] = [
+        ("Held-out rows, greedy (95 % interval)", lambda axes: _draw_held_out(axes, evaluations)),
+        ("Rewards in training (mean of a step)", lambda axes: _draw_lines(axes, steps, rewards)),
+        ("Shares to keep an eye on", lambda axes: _draw_lines(axes, steps, watched)),
+    ]
+    if methods:
+        panels.append(("What the method is about", lambda axes: _draw_lines(axes, steps, methods)))
+    if levels:
+        panels.append(("Hint level of the trained groups", lambda axes: _draw_levels(axes, steps, levels)))
+    num_rows = 1 if len(panels) <= 3 else 2
+    num_columns = 3 if len(panels) != 4 else 2
+    figure = Figure(figsize=(4.7 * num_columns, 4.2 * num_rows), layout="constrained")
+    for index, (title, draw) in enumerate(panels):
+        axes = figure.add_subplot(num_rows, num_columns, index + 1)
+        axes.set_title(title)
+        axes.set_xlabel("step")
+        axes.set_ylim(-0.02, 1.02)
+        axes.grid(alpha=0.3)
+        draw(axes)
+        if axes.get_legend_handles_labels()[0]:
+            axes.legend(fontsize=8)
+    figure.savefig(path, dpi=120)
+
+
+def _draw_held_out(axes: Any, evaluations: Mapping[int, list[Sample]]) -> None:
+    for name, label in MEASURES.items():
+        points = {
+            step: wilson_interval(scores)
+            for step, samples in evaluations.items()
+            if (scores := scores_of(samples, name))
+        }
+        if points:
+            (line,) = axes.plot(points.keys(), [point.mean for point in points.values()], marker="o", label=label)
+            low, high = [point.low for point in points.values()], [point.high for point in points.values()]
+            axes.fill_between(list(points), low, high, alpha=0.15, color=line.get_color())
+
+
+def _draw_lines(axes: Any, steps: Sequence[Mapping[str, Any]], labels: Mapping[str, str]) -> None:
+    for key, label in labels.items():
+        points = [(entry["step"], entry[key]) for entry in steps if entry.get(key) is not None]
+        if points:
+            axes.plot(*zip(*points, strict=True), label=label, linewidth=1)
+
+
+def _draw_levels(axes: Any, steps: Sequence[Mapping[str, Any]], levels: Sequence[str]) -> None:
+    """Shares of the levels on top of each other."""
+    entries = [entry for entry in steps if all(level in entry for level in levels)]
+    labels = [f"level {level.removeprefix(_LEVEL)}" for level in levels]
+    shares = [[entry[level] for entry in entries] for level in levels]
+    axes.stackplot([entry["step"] for entry in entries], shares, labels=labels, alpha=0.8)
