@@ -159,7 +159,7 @@ def test_plain_values_do_not_show_where_they_come_from(tmp_path):
 def test_help_lists_every_key_with_its_default(capsys):
     print_help("open_r1_vision.train", [ScriptArguments])
     text = capsys.readouterr().out
-    assert text.startswith("usage: python -m open_r1_vision.train --config RECIPE [--key value ...]\n")
+    assert text.startswith("usage: python -m open_r1_vision.train --config RECIPE [OVERLAY ...] [--key value ...]\n")
     assert "  --dataset  (required)\n      Training rows: " in text
     assert "  --check_rows  (default 2000)\n" in text
     assert "  --reward_funcs\n      Dotted paths" in text

@@ -4,7 +4,6 @@
 import contextlib
 import functools
 import inspect
-import io
 import json
 import os
 import re
@@ -15,7 +14,15 @@ from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
-from open_r1_vision.arguments import Recipe, ScriptArguments, WarmUpArguments, find_unknown_keys, parse_recipe
+from open_r1_vision.arguments import (
+    Recipe,
+    ScriptArguments,
+    WarmUpArguments,
+    find_unknown_keys,
+    no_exit,
+    parse_recipe,
+    read_mapping,
+)
 from open_r1_vision.curriculum.launch import LAUNCHER_VARIABLES
 from open_r1_vision.curriculum.recipe import Curriculum, Stage
 from open_r1_vision.importing import import_callable, is_dotted_path
@@ -296,7 +303,7 @@ class _Check:
         unknown = find_unknown_keys(Recipe(settings, None), kinds)
         self.faults += unknown.values()
         known = Recipe({key: value for key, value in settings.items() if key not in unknown}, None)
-        with self.noting(), _no_exit():
+        with self.noting(), no_exit():
             return parse_recipe(known, kinds)[place]
         return None
 
@@ -311,9 +318,10 @@ class _Check:
         # a mapping's own brace has a quotation mark behind it
         if not name or re.search(r"\{\w", str([settings.get(key) for key in _DATA_KEYS])):
             return None  # a reference that leads nowhere was a fault already
-        options = json.dumps(settings.get("dataset_options") or {}, sort_keys=True, default=str)
         from_another = settings is not self._stage.settings
         with _noting([] if from_another else self.faults):
+            given = read_mapping("dataset_options", settings.get("dataset_options"))
+            options = json.dumps(given, sort_keys=True, default=str)
             if not self._with_rows:
                 return _import_named(str(name))
             split = str(settings.get("dataset_split", "train"))
@@ -324,19 +332,8 @@ class _Check:
 def _parse_own(settings: dict[str, Any], kind: type) -> Any:
     """The part of settings that a dataclass of this library has."""
     names = {item.name for item in fields(kind) if item.init}
-    with _no_exit():
+    with no_exit():
         return parse_recipe(Recipe({key: value for key, value in settings.items() if key in names}, None), (kind,))[0]
-
-
-@contextlib.contextmanager
-def _no_exit() -> Iterator[None]:
-    """The parser leaves the program, with a line on stderr, over a required key that is not set."""
-    said = io.StringIO()
-    try:
-        with contextlib.redirect_stderr(said):
-            yield
-    except SystemExit as error:
-        raise ValueError(said.getvalue().rpartition("error: ")[2].strip()) from error
 
 
 def _on_cpu(reward: Any) -> Any:
