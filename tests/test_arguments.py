@@ -170,7 +170,7 @@ def test_help_lists_every_key_with_its_default(capsys):
     print_help("open_r1_vision.train", [ScriptArguments], "What it is for.\n", "What else may be given.")
     text = capsys.readouterr().out
     assert text.startswith(
-        "usage: python -m open_r1_vision.train --config RECIPE [--key value ...]\n\nWhat it is for.\n\n"
+        "usage: python -m open_r1_vision.train --config RECIPE [OVERLAY ...] [--key value ...]\n\nWhat it is for.\n\n"
     )
     assert text.endswith("\n\nWhat else may be given.\n")
     assert "  --dataset  (required)\n      Training rows: " in text

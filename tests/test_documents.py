@@ -11,7 +11,11 @@ DOCUMENTS = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 TESTS = {path: path.read_text(encoding="utf-8") for path in (ROOT / "tests").rglob("*.py") if path != Path(__file__)}
 PROGRAMS = ("make", "python", "torchrun", "local_scripts/")
 #: Targets of make that .ci/run calls, and the tests of what others call.
-TARGETS = {"test": ".ci/run", "quality": ".ci/run", "starter": "test_train.py", "claims": "test_claims.py"}
+TARGETS = {
+    **dict.fromkeys(("test", "quality", "test-vllm", "vllm-cpu"), ".ci/run"),
+    "starter": "test_train.py",
+    "claims": "test_claims.py",
+}
 
 
 def commands(path):

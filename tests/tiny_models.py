@@ -75,9 +75,17 @@ _SHAPES = {
 }
 
 
-def save_tiny_model(folder, architecture="qwen2_5_vl", seed=0):
-    """Write a random model, its generation config and its processor."""
+def save_tiny_model(folder, architecture="qwen2_5_vl", seed=0, head_dim=16):
+    """Write a random model, its generation config and its processor. vLLM on a CPU needs a `head_dim` of 32."""
     text, vision = _SHAPES[architecture]
+    rope = text["rope_parameters"]
+    text = {
+        **text,
+        **({"head_dim": head_dim} if "head_dim" in text else {}),
+        "rope_parameters": {**rope, "mrope_section": [part * head_dim // 16 for part in rope["mrope_section"]]},
+        "num_attention_heads": 64 // head_dim,
+        "num_key_value_heads": 32 // head_dim,
+    }
     config = getattr(transformers, f"{_NAMES[architecture]}Config")(
         text_config={**_TEXT, **text},
         vision_config={**_VISION, **vision},

@@ -6,6 +6,8 @@ The trainers can be imported from here; they are loaded at first use, since torc
 
 from typing import TYPE_CHECKING, Any
 
+from open_r1_vision.torchvision_ops import declare_missing_ops
+
 if TYPE_CHECKING:
     from open_r1_vision.trainers import (
         CaptionGRPOConfig,
@@ -37,6 +39,9 @@ __all__ = [
     "VisionGRPOConfig",
     "VisionGRPOTrainer",
 ]
+
+# before anything can import torchvision
+declare_missing_ops()
 
 
 def __getattr__(name: str) -> Any:

@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """What a recipe may say: dataclasses for the entry points, and a parser that knows near misses.
 
-A recipe is a YAML file of flat `key: value` lines; `--key value` on the command line wins over it. Nothing heavy is
-imported before the arguments are known, so that `--help` and typing errors answer at once.
+A recipe is a YAML file of flat `key: value` lines, or several of them, see :mod:`open_r1_vision.recipe_files`;
+`--key value` on the command line wins over it. Nothing heavy is imported before the arguments are known, so that
+`--help` and typing errors answer at once.
 """
 
 import argparse
@@ -12,10 +13,12 @@ import json
 import math
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NoReturn
+
+from open_r1_vision.recipe_files import read_files
 
 
 @dataclass
@@ -56,8 +59,8 @@ class DataArguments:
     )
 
     def __post_init__(self) -> None:
-        self.dataset_options = _read_mapping("dataset_options", self.dataset_options)
-        self.eval_dataset_options = _read_mapping("eval_dataset_options", self.eval_dataset_options)
+        self.dataset_options = read_mapping("dataset_options", self.dataset_options)
+        self.eval_dataset_options = read_mapping("eval_dataset_options", self.eval_dataset_options)
 
     @property
     def prompt_texts(self) -> dict[str, Any]:
@@ -135,7 +138,7 @@ class ScriptArguments(DataArguments):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        self.reward_kwargs = _read_mapping("reward_kwargs", self.reward_kwargs)
+        self.reward_kwargs = read_mapping("reward_kwargs", self.reward_kwargs)
         if isinstance(self.reward_funcs, str):
             self.reward_funcs = [self.reward_funcs]
         if self.answer_form is not None:
@@ -149,18 +152,45 @@ class ScriptArguments(DataArguments):
 
 @dataclass(frozen=True)
 class Recipe:
-    """What was asked for: the recipe's keys with the command line's on top, and the file they came from."""
+    """What was asked for: the recipe's keys with the command line's on top, and the files they came from.
+
+    Attributes:
+        settings: values by key.
+        path: the first file of the command line; None without one.
+        origins: the file that each key's value came from; a key of the command line has none.
+    """
 
     settings: dict[str, Any]
     path: Path | None
+    origins: dict[str, Path] = field(default_factory=dict)
 
     def as_plain(self) -> dict[str, Any]:
         """The settings as plain values: a number or a truth value is one, whether YAML or the command line gave it."""
         return {key: _as_plain(value) for key, value in self.settings.items()}
 
+    def without(self, *keys: str) -> "Recipe":
+        """The same recipe without some of its keys."""
+        return self.only(self.settings.keys() - set(keys))
+
+    def only(self, keys: Collection[str]) -> "Recipe":
+        """The part of the recipe that has some keys."""
+        settings = {key: value for key, value in self.settings.items() if key in keys}
+        return Recipe(settings, self.path, self.origins)
+
+    def describe_unknown(self, key: str, near: str | None, otherwise: str = "") -> str:
+        """The message about a key that is none: where it stands, and which one may have been meant.
+
+        Args:
+            key: of the recipe.
+            near: the nearest right one.
+            otherwise: what to say where none is near.
+        """
+        where = f" in {self.origins[key]}" if key in self.origins else ""
+        return f"Unknown key `{key}`{where}.{f' Did you mean `{near}`?' if near else otherwise}"
+
 
 def read_recipe(argv: Sequence[str]) -> Recipe:
-    """Merge `--config FILE` and the `--key value` pairs of a command line, and set the recipe's `env`.
+    """Merge `--config FILE ...` and the `--key value` pairs of a command line, and set the recipe's `env`.
 
     The environment is set here because torch reads some of it, such as OMP_NUM_THREADS, when it is imported.
 
@@ -168,26 +198,15 @@ def read_recipe(argv: Sequence[str]) -> Recipe:
         ValueError: no such file, no YAML, not a mapping, or an argument that is no `--key value` pair.
     """
     parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
-    parser.add_argument("--config")
+    parser.add_argument("--config", nargs="*", action="extend")
     known, rest = parser.parse_known_args(list(argv))
-    settings: dict[str, Any] = {}
-    path = None
-    if known.config is not None:
-        import yaml
-
-        path = Path(known.config)
-        if not path.is_file():
-            raise ValueError(f"There is no recipe {known.config!r}: give the path of a YAML file to --config.")
-        try:
-            loaded = yaml.safe_load(path.read_text(encoding="utf-8"))
-        except (yaml.YAMLError, UnicodeDecodeError) as error:
-            raise ValueError(f"The recipe {known.config!r} is not YAML: {error}.") from error
-        if not isinstance(loaded, dict):
-            raise ValueError(f"The recipe {known.config!r} must consist of `key: value` lines.")
-        _set_environment(loaded.get("env") or {})
-        settings.update({key: value for key, value in loaded.items() if key != "env"})
-    settings.update(_read_pairs(rest))
-    return Recipe(settings, path)
+    if known.config == []:
+        raise ValueError("--config stands without a file: give the path of a recipe, or of several.")
+    files = read_files(known.config or [])
+    os.environ.update({name: str(value) for name, value in files.environment.items()})
+    pairs = _read_pairs(rest)
+    origins = {key: file for key, file in files.origins.items() if key not in pairs}
+    return Recipe({**files.settings, **pairs}, Path(known.config[0]) if known.config else None, origins)
 
 
 def parse_recipe(recipe: Recipe, dataclass_types: Sequence[type]) -> tuple[Any, ...]:
@@ -210,13 +229,16 @@ def find_unknown_keys(recipe: Recipe, dataclass_types: Sequence[type]) -> dict[s
     for key in recipe.settings:
         if key not in known:
             near = difflib.get_close_matches(key, known, n=1)
-            hint = f" Did you mean `{near[0]}`?" if near else " `--help_all` lists the keys."
-            messages[key] = f"Unknown key `{key}`{f' in {recipe.path}' if recipe.path else ''}.{hint}"
+            messages[key] = recipe.describe_unknown(key, near[0] if near else None, " `--help_all` lists the keys.")
     return messages
 
 
 def print_help(
-    module: str, dataclass_types: Sequence[type], about: str | None, further: str, given: str = "--config RECIPE"
+    module: str,
+    dataclass_types: Sequence[type],
+    about: str | None,
+    further: str,
+    given: str = "--config RECIPE [OVERLAY ...]",
 ) -> None:
     """Write the keys of the library's own dataclasses, without importing what takes seconds.
 
@@ -250,12 +272,6 @@ def print_all_help(module: str, dataclass_types: Sequence[type]) -> None:
     parser = _make_parser(dataclass_types)
     parser.prog = f"python -m {module}"
     parser.print_help()
-
-
-def _set_environment(variables: Any) -> None:
-    if not isinstance(variables, dict):
-        raise ValueError("`env` in a recipe must be a mapping of environment variables.")
-    os.environ.update({name: str(value) for name, value in variables.items()})
 
 
 def _make_parser(dataclass_types: Sequence[type], path: Path | None = None) -> Any:
@@ -324,7 +340,12 @@ def _field_names(kind: type) -> set[str]:
     return {item.name for item in dataclasses.fields(kind) if item.init}
 
 
-def _read_mapping(name: str, value: Any) -> dict[str, Any]:
+def read_mapping(name: str, value: Any) -> dict[str, Any]:
+    """A mapping as a recipe has it, or as JSON from a command line; an empty one for None.
+
+    Raises:
+        ValueError: it is neither.
+    """
     if isinstance(value, str):
         try:
             value = json.loads(value)

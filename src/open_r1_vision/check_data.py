@@ -83,12 +83,12 @@ def _refuse_existing(path: str | None, overwrite: bool) -> None:
 
 def _inspect_recipe(recipe_arguments: list[str], split: str, limit: int | None) -> tuple["Dataset", "Inspection"]:
     """Load what the recipe names, as training would, and check it."""
-    from open_r1_vision.arguments import Recipe, ScriptArguments, parse_recipe, read_recipe
+    from open_r1_vision.arguments import ScriptArguments, parse_recipe, read_recipe
     from open_r1_vision.importing import import_callable
 
     recipe = read_recipe(recipe_arguments)
     # how the run is spread over devices does not matter here, and its packages may be missing on this machine
-    recipe = Recipe({key: value for key, value in recipe.settings.items() if key != "deepspeed"}, recipe.path)
+    recipe = recipe.without("deepspeed")
     trainer_class: Any = import_callable(recipe.as_plain().get("trainer") or ScriptArguments.trainer)
 
     from trl import ModelConfig

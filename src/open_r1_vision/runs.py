@@ -3,7 +3,9 @@
 
 import fcntl
 import json
+import os
 import shutil
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -134,6 +136,28 @@ def take_run(output_dir: Path, obsolete: bool = False) -> TextIO:
         elif path.name != LOCK_FILE:  # a new one would be another lock
             path.unlink()
     return lock
+
+
+def require_shared(output_dir: Path, seconds: float = 60.0) -> None:
+    """On the other machines of a run: find the output folder that the first one has taken.
+
+    Args:
+        output_dir: folder of the run, after :func:`take_run` there.
+        seconds: how long a network file system may take to show it.
+
+    Raises:
+        ValueError: it is not there, so that checkpoints would be scattered over the machines.
+    """
+    if os.environ.get("LOCAL_WORLD_SIZE") == os.environ.get("WORLD_SIZE"):
+        return
+    deadline = time.monotonic() + seconds
+    while not (output_dir / LOCK_FILE).is_file():
+        if time.monotonic() > deadline:
+            raise ValueError(
+                f"This machine does not see the output folder {output_dir} of the run, which runs on several: set "
+                "output_dir to a folder that all of them share, since each writes its part of a checkpoint there."
+            )
+        time.sleep(0.5)
 
 
 def write_run(output_dir: Path, settings: dict[str, Any]) -> None:

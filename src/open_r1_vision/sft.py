@@ -39,7 +39,7 @@ def prepare(recipe: Recipe) -> Job:
     from trl import ModelConfig, SFTConfig
 
     from open_r1_vision.models import find_model
-    from open_r1_vision.runs import open_run, take_run, write_run
+    from open_r1_vision.runs import open_run, require_shared, take_run, write_run
 
     settings = recipe.as_plain()
     if not torch.cuda.is_available():
@@ -61,6 +61,7 @@ def prepare(recipe: Recipe) -> Job:
     with training_args.main_process_first(desc="taking the output folder"):
         if is_main_process():
             job.lock = take_run(job.output_dir, state.obsolete)
+    require_shared(job.output_dir)
     job.trainer = build_trainer(job.model, data_args, training_args, model_args, rows)
     if is_main_process():
         write_run(job.output_dir, job.settings)

@@ -56,7 +56,7 @@ def prepare(recipe: Recipe) -> Job:
     from trl import ModelConfig
 
     from open_r1_vision.models import find_model, load_processor
-    from open_r1_vision.runs import open_run, take_run, write_run
+    from open_r1_vision.runs import open_run, require_shared, take_run, write_run
 
     script_args, training_args, model_args = parse_recipe(
         recipe, (ScriptArguments, trainer_class.config_class, ModelConfig)
@@ -78,6 +78,7 @@ def prepare(recipe: Recipe) -> Job:
     with training_args.main_process_first(desc="taking the output folder"):
         if is_main_process():
             job.lock = take_run(job.output_dir, state.obsolete)
+    require_shared(job.output_dir)
     job.trainer = build_trainer(
         trainer_class, job.model, rewards, training_args, model_args, rows, processor, script_args.answer_form
     )

@@ -63,6 +63,9 @@ def fake_vllm(monkeypatch):
     module = ModuleType("vllm")
     module.LLM, module.SamplingParams = FakeLLM, lambda **kwargs: SimpleNamespace(**kwargs)
     monkeypatch.setitem(sys.modules, "vllm", module)
+    platforms = ModuleType("vllm.platforms")
+    platforms.current_platform = SimpleNamespace(is_cpu=lambda: False)
+    monkeypatch.setitem(sys.modules, "vllm.platforms", platforms)
     monkeypatch.setattr(FakeLLM, "made", [])
     return FakeLLM.made
 

@@ -75,6 +75,12 @@ def test_numbers_that_yaml_reads_as_text(config):
     assert (args.beta, args.beta_floor) == (0.04, 0.0001)
 
 
+def test_a_gap_that_rounding_alone_makes(config):
+    assert config(vllm_max_logprob_gap="1e-3").vllm_max_logprob_gap == 0.001
+    with pytest.raises(ValueError, match="vllm_max_logprob_gap is 0, but rounding alone makes a gap: set it above 0"):
+        config(vllm_max_logprob_gap=0)
+
+
 def test_reader_without_tokens(config):
     with pytest.raises(ValueError, match="reader_max_tokens is 0: a reader needs at least 1 token"):
         config(reader_max_tokens=0)
@@ -99,5 +105,5 @@ def test_defaults_are_trls(tmp_path):
 def test_every_option_of_ours_has_a_help_text():
     fields = {item.name: item for item in dataclasses.fields(HintCaptionGRPOConfig)}
     own = fields.keys() - {item.name for item in dataclasses.fields(GRPOConfig)}
-    assert len(own) == 30
+    assert len(own) == 31
     assert all(fields[name].metadata["help"] for name in own)

@@ -19,6 +19,7 @@ from trl.trainer.utils import RepeatSampler
 from open_r1_vision.trainers import CaptionGRPOTrainer, FilteredGRPOTrainer, HintGRPOTrainer, VisionGRPOTrainer
 from open_r1_vision.trainers import base as base_module
 from open_r1_vision.trainers import caption as caption_module
+from open_r1_vision.trainers import colocated_vllm as colocated_vllm_module
 from open_r1_vision.trainers import fetching_once as fetching_once_module
 from open_r1_vision.trainers import filtered as filtered_module
 from open_r1_vision.trainers import group_generation as group_generation_module
@@ -29,6 +30,7 @@ from open_r1_vision.trainers import shared_prefix as shared_prefix_module
 from open_r1_vision.trainers import timing as timing_module
 from open_r1_vision.trainers import whole_checkpoints as checkpoints_module
 from open_r1_vision.trainers import without_signal as without_signal_module
+from open_r1_vision.trainers.colocated_vllm import ColocatedVLLM
 from open_r1_vision.trainers.fetching_once import FetchingOnce
 from open_r1_vision.trainers.group_generation import GroupGeneration
 from open_r1_vision.trainers.missing_images import MissingImages
@@ -75,7 +77,6 @@ METHODS = {
 ATTRIBUTES = {
     "_buffered_inputs",
     "_entropy_bonus_enabled",
-    "_last_loaded_step",
     "_logs",
     "_metrics",
     "_pending_extra_logs",
@@ -106,17 +107,22 @@ ATTRIBUTES = {
     "state",
     "tools",
     "top_entropy_quantile",
+    "train_dataset",
     "use_transformers_continuous_batching",
     "use_vllm",
     "vllm_generation",
+    "vllm_importance_sampling_correction",
     "vllm_mode",
 }
 #: Attributes of TRL's vLLM backend that we read or set.
 VLLM_ATTRIBUTES = {
+    "accelerator",
     "generation_kwargs",
     "llm",
     "max_completion_length",
     "min_p",
+    "model",
+    "processing_class",
     "repetition_penalty",
     "temperature",
     "top_k",
@@ -131,6 +137,7 @@ TRAINERS = [
     (GroupGeneration, GRPOTrainer, group_generation_module),
     (ProcessingOnce, GRPOTrainer, processing_once_module),
     (SharedPrefix, GRPOTrainer, shared_prefix_module),
+    (ColocatedVLLM, GRPOTrainer, colocated_vllm_module),
     (VisionGRPOTrainer, GRPOTrainer, base_module),
     (CaptionGRPOTrainer, VisionGRPOTrainer, caption_module),
     (FilteredGRPOTrainer, VisionGRPOTrainer, filtered_module),
@@ -182,6 +189,7 @@ def test_attribute_of_the_vllm_backend(name):
 
 def test_vllm_backend():
     for name, expected in {
+        "_init_vllm": "self",
         "sync_weights": "self",
         "generate": "self, prompts, images, num_generations, profiler",
     }.items():
@@ -189,7 +197,16 @@ def test_vllm_backend():
         assert parameters == expected, f"{MOVED}VLLMGeneration.{name} takes ({parameters}), not ({expected})"
     source = inspect.getsource(GRPOTrainer._generate_single_turn)
     assert "self.state.global_step != self._last_loaded_step" in source, f"{MOVED}when weights are synchronised"
+    # the engine's class comes in its place, and gives the engine options
     assert grpo_trainer.VLLMGeneration is VLLMGeneration
+    assert "self.vllm_generation = VLLMGeneration(" in inspect.getsource(GRPOTrainer), f"{MOVED}what makes the backend"
+    made = inspect.getsource(VLLMGeneration._init_vllm)
+    assert "self.llm = LLM(\n" in made, f"{MOVED}what makes the engine"
+    options = made.partition("self.llm = LLM(")[2].partition("\n            )")[0]
+    ours = {"dtype", "mm_processor_kwargs", "limit_mm_per_prompt", "enforce_eager"}
+    assert not ours & set(re.findall(r"^ +(\w+)=", options, re.M)), f"{MOVED}it gives the engine more options"
+    pushed = inspect.getsource(VLLMGeneration.sync_weights)
+    assert "reset_encoder_cache" not in pushed, f"{MOVED}image features are forgotten with the weights"
 
 
 def test_passes_that_share_prompts():

@@ -3,10 +3,9 @@
 
 import pytest
 import torch
-from test_vllm import FakeVLLM
+from test_vllm import FakeVLLM, stand_in
 from tiny_models import END, make_trainer, options, recording, rows, step_logs
 from transformers import LogitsProcessor, LogitsProcessorList
-from trl.trainer import grpo_trainer
 
 from open_r1_vision.models import load_processor
 from open_r1_vision.trainers import VisionGRPOConfig, VisionGRPOTrainer
@@ -114,10 +113,9 @@ def test_a_token_that_is_none(train, token, count):
 
 
 def test_vllm_is_told(monkeypatch, any_model, tmp_path):
-    monkeypatch.setattr(grpo_trainer, "VLLMGeneration", FakeVLLM)
-    args = options(
-        tmp_path, VisionGRPOConfig, use_vllm=True, vllm_mode="colocate", stop_token="B", generation_kwargs={"seed": 1}
-    )
+    stand_in(monkeypatch)
+    settings = {"use_vllm": True, "vllm_mode": "colocate", "vllm_max_logprob_gap": 100.0}
+    args = options(tmp_path, VisionGRPOConfig, stop_token="B", generation_kwargs={"seed": 1}, **settings)
     trainer = make_trainer(recording(VisionGRPOTrainer), any_model, args, rows(1, 0))
     stop = trainer.processing_class.tokenizer.encode("B")
     kwargs = trainer.vllm_generation.generation_kwargs
@@ -126,8 +124,6 @@ def test_vllm_is_told(monkeypatch, any_model, tmp_path):
     assert kwargs["stop_token_ids"][:1] == stop
     assert END in kwargs["stop_token_ids"]
     # a reply that vLLM ended there is whole
-    monkeypatch.setattr(
-        FakeVLLM, "generate", lambda self, prompts, *_, **__: (prompts, [[32, *stop]] * 4, [[[-5.0]] * 2] * 4, None)
-    )
+    monkeypatch.setattr(FakeVLLM, "reply", (32, *stop))
     trainer.train()
     assert step_logs(trainer, "completions/clipped_ratio", "completions/mean_length")[0] == (0, 2)

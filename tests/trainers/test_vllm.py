@@ -1,16 +1,22 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Colocated vLLM, by a stand-in for TRL's backend: what it is given, and when its image features are forgotten."""
+"""Colocated vLLM, by a stand-in for TRL's backend: what it is given, and when its image features are forgotten.
+
+tests/vllm has the real one.
+"""
 
 import functools
 from types import SimpleNamespace
 
 import pytest
+import torch
 from tiny_models import END, IDS, VISION_IDS, build_tokenizer, make_trainer, options, recording, rows
 from trl import GRPOTrainer
+from trl.generation import vllm_generation
 from trl.trainer import grpo_trainer
 
-from open_r1_vision.trainers import HintGRPOConfig, HintGRPOTrainer, VisionGRPOTrainer
-from open_r1_vision.trainers.base import collapse_runs
+from open_r1_vision.models import collapse_runs
+from open_r1_vision.trainers import HintGRPOConfig, HintGRPOTrainer, VisionGRPOTrainer, colocated_vllm
+from open_r1_vision.vllm_support import engine
 
 IMAGE = IDS["<|image_pad|>"]
 
@@ -18,31 +24,57 @@ IMAGE = IDS["<|image_pad|>"]
 class FakeVLLM:
     """Stands for trl's VLLMGeneration: replies "AB", and keeps what it is asked and in which order."""
 
+    reply = (32, 33, END)
+
     def __init__(self, **kwargs):
-        for name in ("mode", "generation_kwargs", "temperature", "top_p", "top_k", "min_p", "repetition_penalty"):
-            setattr(self, name, kwargs[name])
-        self.max_completion_length = kwargs["max_completion_length"]
+        self.__dict__.update(kwargs)
         self.events, self.prompts, self.images, self.settings = [], [], [], []
-        engine = SimpleNamespace(reset_encoder_cache=lambda: self.events.append("reset"))
-        self.llm = SimpleNamespace(llm_engine=engine)
+        self._init_vllm()
+
+    def _init_vllm(self):
+        self.llm = SimpleNamespace(
+            llm_engine=SimpleNamespace(reset_encoder_cache=lambda: self.events.append("reset")),
+            model_config=SimpleNamespace(dtype=torch.float32),
+        )
 
     def sync_weights(self):
         self.events.append("sync")
 
     def generate(self, prompts, images, num_generations, profiler):
+        """As vLLM does, it makes as many image tokens of each placeholder as its image has: 4."""
         self.events.append("generate")
         self.prompts.append(prompts)
         self.images.append(images)
         self.settings.append((self.temperature, self.top_k, self.max_completion_length))
-        return prompts, [[32, 33, END]] * len(prompts), [[[-5.0]] * 3] * len(prompts), None
+        read = [[token for token in ids for _ in range(4 if token == IMAGE else 1)] for ids in prompts]
+        banned = (self.generation_kwargs or {}).get("logprob_token_ids", ())
+        # the ban leaves nothing of these
+        values = [-5.0, *[-1000.0] * len(banned)]
+        return (
+            read,
+            [list(self.reply)] * len(prompts),
+            [[values] * len(self.reply)] * len(prompts),
+            [[[token, *banned] for token in self.reply]] * len(prompts),
+        )
+
+
+def stand_in(monkeypatch):
+    """Put FakeVLLM in the place of TRL's backend, on a machine that may have no vLLM, and leave the check out."""
+    monkeypatch.setattr(grpo_trainer, "VLLMGeneration", FakeVLLM)
+    monkeypatch.setattr(vllm_generation, "LLM", None, raising=False)
+    monkeypatch.setattr(engine, "prepare_engine", lambda: None)
+    monkeypatch.setattr(colocated_vllm, "check_installation", lambda: None)
+    monkeypatch.setattr(colocated_vllm.ColocatedVLLM, "measure_vllm_gap", lambda self: 0.0)
 
 
 @pytest.fixture
 def make_with_vllm(monkeypatch, any_model, tmp_path):
-    monkeypatch.setattr(grpo_trainer, "VLLMGeneration", FakeVLLM)
+    stand_in(monkeypatch)
 
     def build(trainer_class, dataset, config_class=None, gate=None, **settings):
-        args = options(tmp_path, config_class, use_vllm=True, vllm_mode="colocate", **settings)
+        # what the stand-in says of its log-probabilities is no gap to judge
+        defaults = {"use_vllm": True, "vllm_mode": "colocate", "vllm_max_logprob_gap": 100.0}
+        args = options(tmp_path, config_class, **{**defaults, **settings})
         extra = {"gate": gate} if gate else {}
         return make_trainer(recording(trainer_class), any_model, args, dataset, **extra)
 
@@ -70,7 +102,7 @@ def test_vllm_forgets_image_features_when_the_weights_change(make_with_vllm):
     assert stock.vllm_generation.events == ["sync", "generate"] * 2
     ours = make_with_vllm(VisionGRPOTrainer, rows(1, 1))
     ours.train()
-    assert ours.vllm_generation.events == ["reset", "sync", "generate"] * 2
+    assert ours.vllm_generation.events == ["sync", "reset", "generate"] * 2
 
 
 def test_vllm_goes_on_from_hints(make_with_vllm):
@@ -87,7 +119,7 @@ def test_vllm_goes_on_from_hints(make_with_vllm):
     trainer = build(HintGRPOTrainer, dataset, max_completion_length=6, gate=gate)
     trainer.train()
     fake = trainer.vllm_generation
-    assert fake.events == ["reset", "sync", "generate", "generate"]
+    assert fake.events == ["sync", "reset", "generate", "generate"]
     hint = build_tokenizer()("<think>One.")["input_ids"]
     assert fake.prompts[1] == [ids + hint for ids in fake.prompts[0][2:]]
     (output,) = trainer.outputs
@@ -116,7 +148,8 @@ def test_vllm_never_samples_vision_tokens(make_with_vllm):
     assert make_with_vllm(GRPOTrainer, rows(1)).vllm_generation.generation_kwargs is None
     ours = make_with_vllm(VisionGRPOTrainer, rows(1), generation_kwargs={"logit_bias": {33: 2.0}, "seed": 1})
     bias = dict.fromkeys(VISION_IDS, -100.0)
-    assert ours.vllm_generation.generation_kwargs == {"logit_bias": {**bias, 33: 2.0}, "seed": 1}
+    asked = {"logprobs": 4, "logprob_token_ids": sorted(VISION_IDS)}
+    assert ours.vllm_generation.generation_kwargs == {"logit_bias": {**bias, 33: 2.0}, "seed": 1, **asked}
 
 
 def test_greedy_replies_of_vllm(make_with_vllm):

@@ -41,8 +41,8 @@ def main(words: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog="python -m open_r1_vision.bench", description=__doc__)
     parsers = parser.add_subparsers(dest="subcommand", required=True)
     module: Any = None
-    for name, about in SUBCOMMANDS.items():
-        subparser = parsers.add_parser(name, help=about, formatter_class=_Help)
+    for name, measured in SUBCOMMANDS.items():
+        subparser = parsers.add_parser(name, help=measured, formatter_class=_Help)
         if name in words[:1]:
             # only what is asked for: all of them import torch, which takes seconds
             module = importlib.import_module(f"open_r1_vision.bench.{name}")

@@ -47,7 +47,7 @@ def run(args: argparse.Namespace) -> list[dict[str, Any]]:
     torch.set_num_threads(args.threads)
     with tempfile.TemporaryDirectory() as folder:
         trainers = _build_trainers(args, folder)
-    batch = _build_batch(args)
+    batch = build_batch(args)
     logps = {name: _log_probabilities(trainer, batch) for name, trainer in trainers.items()}
 
     def work(name: str, number: int) -> int:
@@ -116,7 +116,7 @@ def _build_trainers(args: argparse.Namespace, folder: str) -> dict[str, Any]:
     return trainers
 
 
-def _build_batch(args: argparse.Namespace) -> dict[str, Any]:
+def build_batch(args: argparse.Namespace) -> dict[str, Any]:
     """A scored micro-batch with random completions and advantages, in which all rows are of one length."""
     processor = build_processor_for(args)
     texts, images = [], []

@@ -3,16 +3,14 @@
 
 `update` is loss and gradients of a micro-batch of which half the groups have no signal; `loading` is what the data
 loader does for one step whose rows hold PNG images, with a micro-batch for each prompt. Stock TRL's GRPOTrainer, ours
-with the saving turned off, and ours, in turn, in one process. On a CPU, seconds of the processor, which bear company
-better than those of the clock.
+with the saving turned off, and ours, in turn, in one process.
 """
 
 import argparse
 import io
 import itertools
-import statistics
 import tempfile
-import time
+from collections.abc import Callable
 from typing import Any
 
 import datasets
@@ -20,6 +18,7 @@ import torch
 from PIL import Image
 from trl import GRPOConfig, GRPOTrainer
 
+from open_r1_vision.bench.measuring import compare, take_turns
 from open_r1_vision.bench.models import (
     add_model_arguments,
     build_model,
@@ -28,7 +27,7 @@ from open_r1_vision.bench.models import (
     trainer_inputs,
     trainer_options,
 )
-from open_r1_vision.bench.update import _build_batch
+from open_r1_vision.bench.update import build_batch
 from open_r1_vision.trainers import VisionGRPOConfig, VisionGRPOTrainer
 
 
@@ -42,8 +41,11 @@ def run(args: argparse.Namespace) -> list[dict[str, Any]]:
     """Measure.
 
     Returns:
-        A row for each kind of work and each trainer: median seconds with the least and the most, and
-        how many times as fast as stock TRL that is.
+        A row for each kind of work and each trainer: the columns of
+        :func:`open_r1_vision.bench.measuring.compare`, without tokens.
+
+    Raises:
+        ValueError: fewer than two prompts.
     """
     torch.set_num_threads(args.threads)
     if args.prompts < 2:
@@ -52,49 +54,37 @@ def run(args: argparse.Namespace) -> list[dict[str, Any]]:
         )
     with tempfile.TemporaryDirectory() as folder:
         trainers = _build_trainers(args, folder)
-    batch = _build_batch(args)
+    batch = build_batch(args)
     batch["advantages"][: args.prompts // 2 * args.generations] = 0.0
-    seconds: dict[tuple[str, str], list[float]] = {}
-    for repeat in range(args.repeats + 1):
-        # in turn, and each as often first as last
-        for name in trainers if repeat % 2 else reversed(trainers):
-            for kind, measured in (
-                ("update", _update(trainers[name], batch)),
-                ("loading", _load(trainers[name], args)),
-            ):
-                if repeat:
-                    seconds.setdefault((kind, name), []).append(measured)
-    return [
-        {
-            "work": kind,
-            "trainer": name,
-            "seconds": statistics.median(seconds[kind, name]),
-            "least": min(seconds[kind, name]),
-            "most": max(seconds[kind, name]),
-            "times as fast": statistics.median(seconds[kind, "stock"]) / statistics.median(seconds[kind, name]),
-        }
-        for kind, name in itertools.product(("update", "loading"), trainers)
-    ]
+    loaders: dict[str, Any] = {}
 
+    def update(name: str, number: int) -> int:
+        trainers[name].compute_loss(trainers[name].model, batch).backward()
+        return 0
 
-def _update(trainer: Any, batch: dict[str, Any]) -> float:
-    on_gpu = batch["advantages"].is_cuda
-    clock = time.perf_counter if on_gpu else time.process_time
-    trainer.model.zero_grad(set_to_none=True)
-    start = clock()
-    trainer.compute_loss(trainer.model, batch).backward()
-    if on_gpu:
-        torch.cuda.synchronize()
-    return clock() - start
+    def clear(name: str, number: int) -> None:
+        trainers[name].model.zero_grad(set_to_none=True)
 
+    def load(name: str, number: int) -> int:
+        batches = list(itertools.islice(loaders[name], args.prompts))
+        if len(batches) != args.prompts:
+            raise RuntimeError(f"The data loader gave {len(batches)} batches, but {args.prompts} were expected.")
+        return 0
 
-def _load(trainer: Any, args: argparse.Namespace) -> float:
-    loader = trainer.get_train_dataloader()
-    start = time.process_time()
-    batches = list(itertools.islice(loader, args.prompts))
-    if len(batches) != args.prompts:
-        raise RuntimeError(f"The data loader gave {len(batches)} batches, but {args.prompts} were expected.")
-    return time.process_time() - start
+    def build_loader(name: str, number: int) -> None:
+        loaders[name] = trainers[name].get_train_dataloader()
+
+    kinds: dict[str, tuple[Callable[[str, int], int], Callable[[str, int], None]]] = {
+        "update": (update, clear),
+        "loading": (load, build_loader),
+    }
+    rows = []
+    for kind, (work, prepare) in kinds.items():
+        turns = take_turns(list(trainers), work, repeats=args.repeats, device=args.device, prepare=prepare)
+        for name, columns in compare(turns, "stock").items():
+            columns.pop("tokens/s")
+            rows.append({"work": kind, "trainer": name, **columns})
+    return rows
 
 
 def _build_trainers(args: argparse.Namespace, folder: str) -> dict[str, Any]:

@@ -66,7 +66,13 @@ def _build_parser() -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
-    parser.add_argument("--config", required=True, help="the curriculum's recipe")
+    parser.add_argument(
+        "--config",
+        required=True,
+        nargs="+",
+        metavar="RECIPE",
+        help="the curriculum's recipe, and files that change it",
+    )
     parser.add_argument("--output_dir", help="in place of the recipe's")
     parser.add_argument("--processes", type=int, help="processes of every stage, in place of the recipe's")
     parser.add_argument("--from", dest="start", metavar="STAGE", help="begin here; earlier stages must be finished")

@@ -14,7 +14,14 @@ from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
-from open_r1_vision.arguments import Recipe, ScriptArguments, WarmUpArguments, find_unknown_keys, parse_recipe
+from open_r1_vision.arguments import (
+    Recipe,
+    ScriptArguments,
+    WarmUpArguments,
+    find_unknown_keys,
+    parse_recipe,
+    read_mapping,
+)
 from open_r1_vision.curriculum.launch import LAUNCHER_VARIABLES
 from open_r1_vision.curriculum.recipe import Curriculum, Stage
 from open_r1_vision.importing import import_callable, is_dotted_path
@@ -310,9 +317,10 @@ class _Check:
         # a mapping's own brace has a quotation mark behind it
         if not name or re.search(r"\{\w", str([settings.get(key) for key in _DATA_KEYS])):
             return None  # a reference that leads nowhere was a fault already
-        options = json.dumps(settings.get("dataset_options") or {}, sort_keys=True, default=str)
         from_another = settings is not self._stage.settings
         with _noting([] if from_another else self.faults):
+            given = read_mapping("dataset_options", settings.get("dataset_options"))
+            options = json.dumps(given, sort_keys=True, default=str)
             if not self._with_rows:
                 return _import_named(str(name))
             split = str(settings.get("dataset_split", "train"))

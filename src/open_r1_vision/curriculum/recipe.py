@@ -18,10 +18,12 @@ folder of an earlier stage, `{name.final}` the model in it.
 
 import difflib
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+
+from open_r1_vision.recipe_files import read_files
 
 #: What a stage may run, and the module that does.
 ENTRY_POINTS = {
@@ -103,7 +105,7 @@ class Curriculum:
 
 
 def read_curriculum(
-    path: str | Path,
+    path: str | Path | Sequence[str | Path],
     output_dir: str | None = None,
     processes: int | None = None,
     overrides: Mapping[str, Any] | None = None,
@@ -112,7 +114,7 @@ def read_curriculum(
     """Read a curriculum's recipe and the recipes of its stages.
 
     Args:
-        path: the YAML file.
+        path: the YAML file, or it and files that change it, see :mod:`open_r1_vision.recipe_files`.
         output_dir: in place of the recipe's.
         processes: of every stage, in place of the recipe's and of its own.
         overrides: settings of every stage, over its own.
@@ -123,8 +125,20 @@ def read_curriculum(
         ValueError: no such file, an unknown key, a stage without name or entry point, a name twice, a reference to
             what no earlier stage leaves, or an override of a reference; the message has everything that was found.
     """
-    plain = _read_yaml(Path(path))
-    wrong = _unknown_keys(plain, _KEYS, f"the curriculum {str(path)!r}")
+    paths = [path] if isinstance(path, str | Path) else path
+    return curriculum_of(_read_recipe(*paths), str(paths[0]), output_dir, processes, overrides, faults)
+
+
+def curriculum_of(
+    plain: dict[str, Any],
+    path: str,
+    output_dir: str | None = None,
+    processes: int | None = None,
+    overrides: Mapping[str, Any] | None = None,
+    faults: list[str] | None = None,
+) -> Curriculum:
+    """As :func:`read_curriculum`, of what the file at `path` says."""
+    wrong = _unknown_keys(plain, _KEYS, f"the curriculum {path!r}")
     folder = Path(output_dir or plain.get("output_dir") or _missing("output_dir", path)).expanduser()
     entries = plain.get("stages")
     if not isinstance(entries, list) or not entries:
@@ -163,7 +177,7 @@ class _StageReader:
         self._wrong += _unknown_keys(entry, _STAGE_KEYS, where)
         written = dict(self._shared)
         if entry.get("recipe"):
-            written |= self._attempt(lambda: _read_yaml(Path(str(entry["recipe"])))) or {}
+            written |= self._attempt(lambda: _read_recipe(str(entry["recipe"]))) or {}
         written |= self._attempt(lambda: _mapping(f"`settings` of {where}", entry.get("settings"))) or {}
         self._check_overrides(written, where)
         written |= self._overrides
@@ -253,16 +267,10 @@ class _StageReader:
         return _REFERENCE.sub(replace, value)
 
 
-def _read_yaml(path: Path) -> dict[str, Any]:
-    import yaml
-
-    if not path.is_file():
-        raise ValueError(f"There is no recipe {str(path)!r}: give the path of a YAML file.")
-    try:
-        loaded = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ValueError(f"The recipe {str(path)!r} is not YAML: {error}.") from error
-    return _mapping(f"the recipe {str(path)!r}", loaded)
+def _read_recipe(*paths: str | Path) -> dict[str, Any]:
+    """What files say together, an `env` included."""
+    files = read_files(paths)
+    return files.settings | ({"env": files.environment} if files.environment else {})
 
 
 def _mapping(name: str, value: Any) -> dict[str, Any]:

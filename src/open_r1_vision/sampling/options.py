@@ -186,9 +186,7 @@ def read_part(recipe: Recipe, kind: type[T]) -> T:
     missing = [name for name in required if name not in recipe.settings]
     if missing:
         raise ValueError(f"{', '.join(missing)} is not set: give it in the recipe or as --{missing[0]}.")
-    (parsed,) = parse_recipe(
-        Recipe({key: recipe.settings[key] for key in own & set(recipe.settings)}, recipe.path), [kind]
-    )
+    (parsed,) = parse_recipe(recipe.only(own), [kind])
     return parsed
 
 
@@ -217,7 +215,6 @@ def _check_names(recipe: Recipe, others: Sequence[str], own: set[str]) -> None:
     for key in others:
         if key not in known:
             near = difflib.get_close_matches(key, own | known, n=1)
-            hint = f" Did you mean `{near[0]}`?" if near else ""
-            messages.append(f"Unknown key `{key}`{f' in {recipe.path}' if recipe.path else ''}.{hint}")
+            messages.append(recipe.describe_unknown(key, near[0] if near else None))
     if messages:
         raise ValueError("\n".join(messages))

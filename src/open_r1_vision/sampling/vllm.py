@@ -2,6 +2,7 @@
 """Samples by vLLM in this process."""
 
 from collections.abc import Callable, Sequence, Set
+from contextlib import ExitStack
 from typing import Any
 
 from transformers import AutoConfig
@@ -10,6 +11,8 @@ from open_r1_vision.distributed import num_processes
 from open_r1_vision.models import collapse_runs, vision_token_ids
 from open_r1_vision.sampling.draws import Draw, Prompt, seed_of
 from open_r1_vision.sampling.options import DrawArguments
+from open_r1_vision.vllm_support.plugin import register
+from open_r1_vision.vllm_support.processors import complete_folder
 
 
 class VllmSampler:
@@ -43,8 +46,10 @@ class VllmSampler:
         pixels = {name: value for name, value in pixels.items() if value is not None}
         # each process of torchrun has an engine of its own, in the process, as TRL's colocated ones
         spread = {"distributed_executor_backend": "external_launcher"} if num_processes() > 1 else {}
+        register()
+        self._keep = ExitStack()
         self._engine: Any = vllm.LLM(
-            model=folder,
+            model=complete_folder(folder, self._keep),
             revision=options.model_revision,
             dtype=options.dtype or "auto",
             seed=options.seed,
@@ -72,6 +77,7 @@ class VllmSampler:
 
     def close(self) -> None:
         """See :class:`open_r1_vision.sampling.draws.Sampler`."""
+        self._keep.close()
 
     def _draw(self, prompts: Sequence[Prompt], wanted: Set[tuple[str, int]]) -> list[Draw]:
         keys, requests, params = [], [], []

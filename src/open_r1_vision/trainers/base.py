@@ -11,13 +11,14 @@ from torch import nn
 from transformers import PreTrainedModel
 from trl import GRPOTrainer
 
-from open_r1_vision.models import collapse_runs, load_processor, vision_token_ids
+from open_r1_vision.models import load_processor, vision_token_ids
 from open_r1_vision.prompts import load_prompt
 from open_r1_vision.reasoners import Reasoner, ReasonerConfig, build_reasoner
 from open_r1_vision.reasoners.facts import FactJudge, judge_config
 from open_r1_vision.rewards.answers import completion_text
 from open_r1_vision.rewards.loading import checked
 from open_r1_vision.trainers.callbacks import KLScheduleCallback, RequireDeepSpeedCallback
+from open_r1_vision.trainers.colocated_vllm import ColocatedVLLM, swapped
 from open_r1_vision.trainers.config import VisionGRPOConfig
 from open_r1_vision.trainers.consulting import Verdicts, setting
 from open_r1_vision.trainers.fetching_once import FetchingOnce
@@ -44,6 +45,7 @@ class VisionGRPOTrainer(
     GroupGeneration,
     ProcessingOnce,
     FetchingOnce,
+    ColocatedVLLM,
     GRPOTrainer,
 ):
     """GRPO (arXiv 2402.03300) for vision-language models.
@@ -62,7 +64,8 @@ class VisionGRPOTrainer(
     - a `stop_token` ends a completion as the end of text does;
     - text models may be consulted about each completion while the step goes on (`fact_judge`, and what subclasses add
       to `verdicts`); where one gives no verdict, the rewards that depend on it follow its failure policy;
-    - colocated vLLM gets each image placeholder once, and forgets its image features when the weights change;
+    - colocated vLLM reads the trainer's prompts and images, and is compared with the trainer at the start, see
+      ColocatedVLLM;
     - a prompt longer than `max_prompt_tokens` stops the run with its row id;
     - the KL weight follows `beta_schedule`;
     - checkpoints are marked when they are whole, and a resumed run gets all their weights, see WholeCheckpoints;
@@ -74,7 +77,7 @@ class VisionGRPOTrainer(
     - the seconds of a step are logged, part by part, see TimedSteps.
 
     Overrides `_get_train_sampler`, `_generate_and_score_completions`, `_generate`, `_tokenize_prompts`,
-    `_generate_single_turn`, `_calculate_rewards` and `log`; each calls GRPOTrainer's.
+    `_calculate_rewards` and `log`; each calls GRPOTrainer's.
     """
 
     _tag_names = ["trl", "grpo", "open_r1_vision"]
@@ -119,10 +122,9 @@ class VisionGRPOTrainer(
         self._wants_images = self.log_multimodal and bool(_IMAGE_TRACKERS & set(args.report_to or ()))
         self.log_multimodal = False
         self._batch_rows: list[dict] = []
-        config = self.accelerator.unwrap_model(self.model).config
-        self._image_token_id = getattr(config, "image_token_id", None)
         self.time_steps()
-        self._suppress_vision_tokens()
+        if not self.use_vllm:
+            self._suppress_vision_tokens()
         if args.stop_token is not None:
             self._stop_at(args.stop_token)
         policies = [policy for policy in (self.model, self.ref_model) if policy is not None]
@@ -206,14 +208,8 @@ class VisionGRPOTrainer(
             config.disable_compile = True
             settings = {"generation_config": config, "generation_kwargs": {**self.generation_kwargs, **greedy}}
             target = self
-        before = {name: getattr(target, name) for name in settings}
-        for name, value in settings.items():
-            setattr(target, name, value)
-        try:
+        with swapped(target, settings):
             yield
-        finally:
-            for name, value in before.items():
-                setattr(target, name, value)
 
     # ---- one generation batch
 
@@ -255,24 +251,6 @@ class VisionGRPOTrainer(
                     )
         return prompt_ids, images, fields
 
-    def _generate_single_turn(
-        self,
-        prompt_ids: list,
-        images: list | None,
-        multimodal_fields: dict,
-        num_generations: int,
-        *args: Any,
-        **kwargs: Any,
-    ) -> tuple:
-        if self.use_vllm and self.vllm_mode == "colocate":
-            if images is not None:
-                # vLLM expands placeholders itself: an expanded prompt would be expanded twice (trl#6294)
-                prompt_ids = [collapse_runs(ids, self._image_token_id) for ids in prompt_ids]
-            if self.state.global_step != self._last_loaded_step:
-                # new weights follow; features of the old vision tower must not survive them (trl#7198)
-                self.vllm_generation.llm.llm_engine.reset_encoder_cache()
-        return super()._generate_single_turn(prompt_ids, images, multimodal_fields, num_generations, *args, **kwargs)
-
     def _calculate_rewards(
         self, inputs: list[dict], prompts: list, completions: list, completion_ids_list: list
     ) -> torch.Tensor:
@@ -298,14 +276,9 @@ class VisionGRPOTrainer(
     def _suppress_vision_tokens(self) -> None:
         """Keep the sampler from placeholder tokens: one more of them than images breaks the next forward pass."""
         ids = vision_token_ids(self.accelerator.unwrap_model(self.model).config)
-        if self.use_vllm:
-            generation_kwargs = dict(self.vllm_generation.generation_kwargs or {})
-            bias = {**dict.fromkeys(ids, -100.0), **(generation_kwargs.get("logit_bias") or {})}
-            self.vllm_generation.generation_kwargs = {**generation_kwargs, "logit_bias": bias}
-        else:
-            suppressed = sorted(ids | set(self.generation_config.suppress_tokens or ()))
-            self.generation_config.suppress_tokens = suppressed or None
-            self.generation_kwargs["suppress_tokens"] = suppressed or None
+        suppressed = sorted(ids | set(self.generation_config.suppress_tokens or ()))
+        self.generation_config.suppress_tokens = suppressed or None
+        self.generation_kwargs["suppress_tokens"] = suppressed or None
 
     def _stop_at(self, token: str) -> None:
         """End completions at a token, which stays their last one."""

@@ -88,6 +88,14 @@ class VisionGRPOConfig(GRPOConfig):
             "that it can't do are sampled as TRL does, which is said once. vLLM does as much by itself."
         },
     )
+    vllm_max_logprob_gap: float | None = field(
+        default=None,
+        metadata={
+            "help": "Colocated vLLM: most that its log-probabilities may differ from the trainer's in the mean, "
+            "before the first step and after it; beyond it the run stops. By default 1e-4 in float32 and 3e-2 in half "
+            "precision."
+        },
+    )
     stop_token: str | None = field(
         default=None,
         metadata={
@@ -123,6 +131,13 @@ class VisionGRPOConfig(GRPOConfig):
         # HfArgumentParser hands numbers over as YAML read them, and YAML reads 1e-4 as a string
         self.beta = float(self.beta)
         self.beta_floor = float(self.beta_floor)
+        if self.vllm_max_logprob_gap is not None:
+            self.vllm_max_logprob_gap = float(self.vllm_max_logprob_gap)
+            if not self.vllm_max_logprob_gap > 0:
+                raise ValueError(
+                    f"vllm_max_logprob_gap is {self.vllm_max_logprob_gap:g}, but rounding alone makes a gap: set it "
+                    "above 0, or leave it out."
+                )
         kl_weight(0, 1, self.beta, self.beta_floor, self.beta_schedule)  # raises on a bad schedule
         if self.beta == 0 and self.beta_schedule != "constant":
             raise ValueError(

@@ -100,7 +100,7 @@ class HintGRPOTrainer(VisionGRPOTrainer):
         super().__init__(model, reward_funcs, args, train_dataset, *rest, **kwargs)
         config = self.accelerator.unwrap_model(self.model).config.get_text_config()
         limit = getattr(config, "max_position_embeddings", None)
-        self._context_length: int | None = self.args.vllm_max_model_length if self.use_vllm else limit
+        self._context_length: int | None = (self.args.vllm_max_model_length if self.use_vllm else None) or limit
         # the chats of a batch that may be hinted, until they have been sampled
         self._unsampled: list | None = None
         self._hints: list[Hint] = []
