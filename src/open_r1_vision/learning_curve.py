@@ -81,7 +81,8 @@ def draw_curve(path: Path, evaluations: Mapping[int, list[Sample]], steps: Seque
         if not title.startswith("Seconds"):
             axes.set_ylim(-0.02, 1.02)
         if axes.get_legend_handles_labels()[0]:
-            axes.legend(fontsize=8)
+            # of a stack the topmost first, as it is seen
+            axes.legend(fontsize=8, reverse=bool(axes.collections) and not axes.lines)
     figure.savefig(path, dpi=120)
 
 
