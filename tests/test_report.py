@@ -226,6 +226,8 @@ def test_seconds_on_top_of_each_other(monkeypatch, tmp_path):
     axes = drawn(monkeypatch, tmp_path, [{"step": 1, **parts}, {"step": 2, **parts}])["Seconds of a step"]
     # the largest below; what takes less than a hundredth is left out, and so is the whole
     assert labels(axes) == ["update", "generation"]
+    # the topmost first, as it is seen
+    assert [text.get_text() for text in axes.get_legend().get_texts()] == ["generation", "update"]
     heights = {round(float(y), 6) for x, y in axes.collections[1].get_paths()[0].vertices if x == 1}
     assert heights == {5.0, 7.0}
     assert axes.get_ylim()[1] >= 7.0
