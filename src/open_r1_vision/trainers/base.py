@@ -49,9 +49,10 @@ class VisionGRPOTrainer(
     """GRPO (arXiv 2402.03300) for vision-language models.
 
     Takes the arguments of `trl.GRPOTrainer`. Rows may hold any number of images, none included, in `images` (or one in
-    `image`). With its options left at their defaults the losses of the same completions are those of GRPOTrainer at the
-    same seed, exactly with `shared_prefix` and `skip_without_signal` false in micro-batches that hold a whole sampling,
-    else up to rounding; SharedPrefix names the settings that follow the dealing of rows. It differs in these points:
+    `image`). With its options left at their defaults the losses of the same completions are those of GRPOTrainer at
+    the same seed: exactly with `shared_prefix` and `skip_without_signal` false and micro-batches that hold a whole
+    sampling, else up to rounding, but for settings that depend on which rows make a micro-batch, see SharedPrefix. It
+    differs in these points:
 
     - a prompt that several completions of a micro-batch share is encoded once, see SharedPrefix;
     - completions without signal stay out of the update, and groups with equal rewards have advantages of zero, not of
