@@ -202,10 +202,11 @@ def test_templates_with_other_settings_are_rendered_again(counts):
 
 def test_results_are_nobody_elses(tiny_model):
     """What a caller does to its tokens, others don't see."""
-    other = remembering(load_processor(tiny_model).tokenizer)
-    first = other(["a", "a"])["input_ids"]
-    first[0].append(1)
-    assert first[1] == other(["a"])["input_ids"][0] == [64]
+    processor = load_processor(tiny_model)
+    for other in (remembering(processor.tokenizer), remembering(processor)):
+        first = other(text=["a", "a"])["input_ids"]
+        first[0].append(1)
+        assert first[1] == other(text=["a"])["input_ids"][0] == [64]
 
 
 def test_chats_differ_by_their_images(tiny_model, counts):
