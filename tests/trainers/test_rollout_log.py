@@ -182,16 +182,16 @@ def test_an_evaluation_has_tables_of_its_own(tiny_model, tmp_path, with_facts):
     settings = {"per_device_train_batch_size": 8, "per_device_eval_batch_size": 4}
     args = options(tmp_path, log_completions=True, eval_strategy="steps", eval_steps=1, **settings)
     trainer = make_trainer(VisionGRPOTrainer, tiny_model, args, train, eval_dataset=held_out)
-    trainer.train()
-    trainer.evaluate()
-    for step in (1, 2):
-        name = f"{step:05d}.parquet"
-        of_training = pq.read_table(tmp_path / "completions" / f"completions_{name}").to_pylist()
-        assert sorted(row["id"] for row in of_training) == [f"row-{index // 2}" for index in range(8)]
-        of_evaluation = pq.read_table(tmp_path / "completions" / f"evaluation_{name}").to_pylist()
-        assert sorted(row["id"] for row in of_evaluation) == [f"held-out-row-{index // 2}" for index in range(6)]
-        assert {"facts" in row for row in of_training} == {with_facts == "training"}
-        assert {"facts" in row for row in of_evaluation} == {with_facts == "evaluation"}
+    for run in (trainer.train, trainer.evaluate):
+        run()
+        for step in (1, 2):
+            name = f"{step:05d}.parquet"
+            of_training = pq.read_table(tmp_path / "completions" / f"completions_{name}").to_pylist()
+            assert sorted(row["id"] for row in of_training) == [f"row-{index // 2}" for index in range(8)]
+            of_evaluation = pq.read_table(tmp_path / "completions" / f"evaluation_{name}").to_pylist()
+            assert sorted(row["id"] for row in of_evaluation) == [f"held-out-row-{index // 2}" for index in range(6)]
+            assert {"facts" in row for row in of_training} == {with_facts == "training"}
+            assert {"facts" in row for row in of_evaluation} == {with_facts == "evaluation"}
     assert len(list((tmp_path / "completions").iterdir())) == 4
     assert write_gallery(tmp_path).num_steps == 2
 

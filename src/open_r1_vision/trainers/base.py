@@ -295,9 +295,10 @@ class VisionGRPOTrainer(
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         """Add the KL weight to TRL's metrics."""
-        if self.model.training:
-            if self._metrics["train"]:
-                self._metrics["train"]["kl_weight"] = [self.beta]
+        if self.model.training and self._metrics["train"]:
+            self._metrics["train"]["kl_weight"] = [self.beta]
+        if self._evaluation_logs is None:
+            # the last log of a training may come after an evaluation, with the model as that left it
             super().log(logs, start_time)
             return
         writes = self.log_completions and self.accelerator.is_main_process
