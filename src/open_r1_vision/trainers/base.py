@@ -301,7 +301,7 @@ class VisionGRPOTrainer(
             # the last log of a training may come after an evaluation, with the model as that left it
             super().log(logs, start_time)
             return
-        writes = self.log_completions and self.accelerator.is_main_process
+        writes = self.args.log_completions and self.accelerator.is_main_process
         with (
             self._logging_apart(),
             table_of_evaluation(str(self.args.output_dir), self.state.global_step) if writes else nullcontext(),
