@@ -1,4 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
+import importlib
 import subprocess
 import sys
 from dataclasses import dataclass, field
@@ -106,9 +107,18 @@ def test_unknown_keys_name_the_nearest(parse):
 
 
 def test_the_data_set_is_required(parse, capsys):
-    with pytest.raises(SystemExit):
+    with pytest.raises(ValueError, match=r"`dataset` is not set: give it in .*recipe\.yaml, or as --dataset\.$"):
         parse("steps: 1")
-    assert "the following arguments are required: --dataset" in capsys.readouterr().err
+    # and no hundreds of lines of usage
+    assert capsys.readouterr().err == ""
+
+
+def test_a_value_of_another_type_is_refused_in_one_line(parse, capsys):
+    with pytest.raises(
+        ValueError, match=r"argument --steps: invalid int value: 'six'\. --help_all says what each key"
+    ):
+        parse("dataset: a.b", "--steps", "six")
+    assert capsys.readouterr().err == ""
 
 
 def test_environment(parse, monkeypatch):
@@ -157,12 +167,33 @@ def test_plain_values_do_not_show_where_they_come_from(tmp_path):
 
 
 def test_help_lists_every_key_with_its_default(capsys):
-    print_help("open_r1_vision.train", [ScriptArguments])
+    print_help("open_r1_vision.train", [ScriptArguments], "What it is for.\n", "What else may be given.")
     text = capsys.readouterr().out
-    assert text.startswith("usage: python -m open_r1_vision.train --config RECIPE [OVERLAY ...] [--key value ...]\n")
+    assert text.startswith(
+        "usage: python -m open_r1_vision.train --config RECIPE [OVERLAY ...] [--key value ...]\n\nWhat it is for.\n\n"
+    )
+    assert text.endswith("\n\nWhat else may be given.\n")
     assert "  --dataset  (required)\n      Training rows: " in text
     assert "  --check_rows  (default 2000)\n" in text
     assert "  --reward_funcs\n      Dotted paths" in text
+
+
+@pytest.mark.parametrize("module", ["train", "sft", "sample", "split", "starter.train_dual_encoder"])
+def test_help_promises_no_option_that_is_not_there(module, capsys, monkeypatch):
+    entry = importlib.import_module(f"open_r1_vision.{module}")
+    run = getattr(entry, "main" if module in ("sample", "split") else "run_command_line")
+    monkeypatch.setattr(sys, "argv", [module, "--help"])
+    run()
+    text = capsys.readouterr().out
+    assert entry.__doc__.strip() in text
+    if "--help_all" in text:
+        monkeypatch.setattr(sys, "argv", [module, "--help_all"])
+        run()
+        text = capsys.readouterr().out
+        assert text.startswith(f"usage: python -m open_r1_vision.{module} [-h]")
+        assert "--learning_rate" in text
+    else:
+        assert module in ("sample", "split")
 
 
 def test_nothing_heavy_is_imported():

@@ -34,7 +34,8 @@ def test_functions_classes_and_nested_modules():
     [
         ("no_such_package.f", "there is no module 'no_such_package'. Check the spelling, or install the package"),
         ("open_r1_vision.no_such.f", "there is no module 'open_r1_vision.no_such'"),
-        ("math.sqroot", "module 'math' has no 'sqroot'. It has: .*sqrt"),
+        ("math.sqroot", "module 'math' has no 'sqroot'. Did you mean 'sqrt'?"),
+        ("math.zzzz", "module 'math' has no 'zzzz'. It has: .*sqrt"),
         ("math.pi", "'math.pi' is a float, but something callable is needed"),
     ],
 )

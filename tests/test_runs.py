@@ -186,6 +186,14 @@ def test_files_that_are_no_run(tmp_path):
     assert (tmp_path / "thesis.tex").read_text() == "years of work"
 
 
+@pytest.mark.parametrize("inner", [".", "deeper/run"])
+def test_a_file_in_place_of_the_folder(tmp_path, inner):
+    (tmp_path / "results.json").write_text("{}")
+    with pytest.raises(ValueError, match=r"but .*results\.json is a file: set output_dir to a folder"):
+        open_run(tmp_path / "results.json" / inner, SETTINGS, overwrite=True)
+    assert (tmp_path / "results.json").read_text() == "{}"
+
+
 def test_values_that_json_does_not_know(tmp_path):
     settings = {"dataset": tmp_path / "rows.jsonl", "seeds": (1, 2)}
     write_run(tmp_path / "run", settings)

@@ -4,6 +4,7 @@
 import json
 import re
 import shutil
+import signal
 import subprocess
 import sys
 import time
@@ -236,6 +237,41 @@ def test_a_reward_that_fails_is_named_and_loses_nothing(recipe, monkeypatch, tmp
     assert (tmp_path / "run" / "checkpoint-1" / "COMPLETE.json").is_file()
     monkeypatch.setitem(STUMBLE, "step", None)
     assert run(path)["steps"] == 2
+
+
+def interrupting_reward(completions, trainer_state, **columns):
+    """Ctrl-C in a step."""
+    if trainer_state.global_step + 1 == STUMBLE["step"]:
+        signal.raise_signal(signal.SIGINT)
+    return text_reward(completions, **columns)
+
+
+@pytest.mark.parametrize(
+    ("step", "message"),
+    [(2, r"Stopped: the same command goes on from .*checkpoint-1\."), (1, "Stopped before the first checkpoint: ")],
+)
+def test_an_interruption_says_what_is_left(recipe, monkeypatch, capsys, step, message):
+    monkeypatch.setitem(STUMBLE, "step", step)
+    path = recipe(reward_funcs=["test_train.interrupting_reward"], save_strategy="steps")
+    monkeypatch.setattr(sys, "argv", ["train", "--config", path])
+    with pytest.raises(SystemExit) as caught:
+        train.run_command_line()
+    assert caught.value.code == 130
+    assert re.search(message, capsys.readouterr().out)
+    monkeypatch.setitem(STUMBLE, "step", None)
+    assert run(path)["steps"] == 2
+
+
+def test_an_interruption_before_training(recipe, monkeypatch, capsys):
+    def interrupted(recipe):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(train, "prepare", interrupted)
+    monkeypatch.setattr(sys, "argv", ["train", "--config", recipe()])
+    with pytest.raises(SystemExit) as caught:
+        train.run_command_line()
+    assert caught.value.code == 130
+    assert "Stopped before training began." in capsys.readouterr().out
 
 
 # ---- models

@@ -7,18 +7,16 @@ A recipe is a YAML file of flat `key: value` lines, or several of them, see :mod
 """
 
 import argparse
-import contextlib
 import dataclasses
 import difflib
-import io
 import json
 import math
 import os
 import sys
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from open_r1_vision.recipe_files import read_files
 
@@ -217,25 +215,11 @@ def parse_recipe(recipe: Recipe, dataclass_types: Sequence[type]) -> tuple[Any, 
     Raises:
         ValueError: a key that none of them has, with the nearest right name; or a value that they refuse.
     """
-    from trl import TrlParser
-
     unknown = find_unknown_keys(recipe, dataclass_types)
     if unknown:
         raise ValueError("\n".join(unknown.values()))
-    kinds: Any = list(dataclass_types)
-    parser = TrlParser(kinds)
+    parser = _make_parser(dataclass_types, recipe.path)
     return _parse_settings(parser, recipe.settings)
-
-
-@contextlib.contextmanager
-def no_exit() -> Iterator[None]:
-    """The parser leaves the program, with a line on stderr, over a required key that is not set."""
-    said = io.StringIO()
-    try:
-        with contextlib.redirect_stderr(said):
-            yield
-    except SystemExit as error:
-        raise ValueError(said.getvalue().rpartition("error: ")[2].strip()) from error
 
 
 def find_unknown_keys(recipe: Recipe, dataclass_types: Sequence[type]) -> dict[str, str]:
@@ -249,9 +233,23 @@ def find_unknown_keys(recipe: Recipe, dataclass_types: Sequence[type]) -> dict[s
     return messages
 
 
-def print_help(module: str, dataclass_types: Sequence[type]) -> None:
-    """Write the keys of the library's own dataclasses, without importing what takes seconds."""
-    lines = [f"usage: python -m {module} --config RECIPE [OVERLAY ...] [--key value ...]", ""]
+def print_help(
+    module: str,
+    dataclass_types: Sequence[type],
+    about: str | None,
+    further: str,
+    given: str = "--config RECIPE [OVERLAY ...]",
+) -> None:
+    """Write the keys of the library's own dataclasses, without importing what takes seconds.
+
+    Args:
+        module: the entry point.
+        dataclass_types: whose keys it takes.
+        about: what the entry point is for; its module's docstring.
+        further: what else may be given.
+        given: what a command line begins with.
+    """
+    lines = [f"usage: python -m {module} {given} [--key value ...]", "", (about or "").strip(), ""]
     for kind in dataclass_types:
         for item in dataclasses.fields(kind):
             required = item.default is dataclasses.MISSING and item.default_factory is dataclasses.MISSING
@@ -266,11 +264,30 @@ def print_help(module: str, dataclass_types: Sequence[type]) -> None:
                 f"  --{item.name}  ({default})" if default else f"  --{item.name}",
                 f"      {item.metadata['help']}",
             ]
-    lines += [
-        "",
-        "Every key of trl's GRPOConfig and ModelConfig is allowed too, as are the trainer's own: see --help_all.",
-    ]
-    sys.stdout.write("\n".join(lines) + "\n")
+    sys.stdout.write("\n".join([*lines, "", further]) + "\n")
+
+
+def print_all_help(module: str, dataclass_types: Sequence[type]) -> None:
+    """Write every key of the dataclasses, TRL's and transformers' included."""
+    parser = _make_parser(dataclass_types)
+    parser.prog = f"python -m {module}"
+    parser.print_help()
+
+
+def _make_parser(dataclass_types: Sequence[type], path: Path | None = None) -> Any:
+    """TRL's parser, which raises a ValueError where it would print hundreds of lines of usage and exit."""
+    from trl import TrlParser
+
+    class Parser(TrlParser):
+        def error(self, message: str) -> NoReturn:
+            _, required, names = message.partition("arguments are required: ")
+            if required:
+                where = str(path) if path else "the recipe (--config FILE)"
+                raise ValueError(f"`{names.replace('--', '')}` is not set: give it in {where}, or as {names}.")
+            raise ValueError(f"{message}. --help_all says what each key takes.")
+
+    kinds: Any = list(dataclass_types)
+    return Parser(kinds)
 
 
 def _parse_settings(parser: Any, settings: dict[str, Any]) -> tuple[Any, ...]:

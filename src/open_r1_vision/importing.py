@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Dotted paths in recipes: `package.module.function` names a Python callable."""
 
+import difflib
 import importlib
 import re
 from collections.abc import Callable
@@ -33,8 +34,10 @@ def import_callable(path: str) -> Callable[..., Any]:
             "package that holds it."
         ) from error
     if not hasattr(module, attribute):
-        public = ", ".join(name for name in dir(module) if not name.startswith("_"))
-        raise ValueError(f"{path!r} can't be imported: module {module_name!r} has no {attribute!r}. It has: {public}.")
+        public = [name for name in dir(module) if not name.startswith("_")]
+        near = difflib.get_close_matches(attribute, public, n=1)
+        hint = f"Did you mean {near[0]!r}?" if near else f"It has: {', '.join(public)}."
+        raise ValueError(f"{path!r} can't be imported: module {module_name!r} has no {attribute!r}. {hint}")
     target = getattr(module, attribute)
     if not callable(target):
         raise ValueError(f"{path!r} is a {type(target).__name__}, but something callable is needed.")

@@ -55,9 +55,12 @@ def open_run(output_dir: Path, settings: dict[str, Any], overwrite: bool) -> Run
         overwrite: another run, or a finished one, may be deleted. The same run unfinished goes on nevertheless.
 
     Raises:
-        ValueError: the folder holds another run, or files that are no run.
+        ValueError: the folder holds another run, or files that are no run; or a file is in its place.
     """
     run_file = output_dir / RUN_FILE
+    barrier = next((path for path in (output_dir, *output_dir.parents) if path.exists()), output_dir)
+    if barrier.is_file():
+        raise ValueError(f"output_dir is {output_dir}, but {barrier} is a file: set output_dir to a folder.")
     if not any(path.is_file() and path != output_dir / LOCK_FILE for path in output_dir.rglob("*")):
         return RunState(finished=False, checkpoint=None)
     if not run_file.is_file():

@@ -26,7 +26,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     from open_r1_vision.sampling.options import SampleArguments, check_sampling_keys, read_part
 
     if {"-h", "--help"} & set(words):
-        print_help("open_r1_vision.sample", [SampleArguments])
+        further = "The other keys of a training recipe are allowed, and ignored."
+        print_help("open_r1_vision.sample", [SampleArguments], __doc__, further)
         return 0
     try:
         recipe = read_recipe(words)

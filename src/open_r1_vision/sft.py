@@ -16,9 +16,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from open_r1_vision.arguments import Recipe, WarmUpArguments, parse_recipe, print_help, read_recipe
+from open_r1_vision.arguments import Recipe, WarmUpArguments, parse_recipe, print_all_help, print_help, read_recipe
 from open_r1_vision.distributed import boot_deepspeed_on_cpu, end_with_launcher, finish, is_main_process, num_processes
-from open_r1_vision.train import Job, refuse, say
+from open_r1_vision.train import Job, refuse, say, stop
 
 #: Keys that recipes share with the training, and that a warm-up does not read.
 _UNREAD = ("system_prompt", "user_prompt", "eval_dataset")
@@ -174,14 +174,25 @@ def _prepare_for_cpu(settings: Mapping[str, Any]) -> dict[str, Any]:
 def run_command_line() -> None:
     """Entry point: messages instead of tracebacks for what a user can mend, and a clean end of every process."""
     if {"-h", "--help"} & set(sys.argv[1:]):
-        print_help("open_r1_vision.sft", [WarmUpArguments])
+        further = "Every key of trl's SFTConfig and ModelConfig is allowed too: see --help_all."
+        print_help("open_r1_vision.sft", [WarmUpArguments], __doc__, further)
+        return
+    if {"--help_all", "--help-all"} & set(sys.argv[1:]):
+        from trl import ModelConfig, SFTConfig
+
+        print_all_help("open_r1_vision.sft", [WarmUpArguments, SFTConfig, ModelConfig])
         return
     end_with_launcher()
     try:
         job = prepare(read_recipe(sys.argv[1:]))
     except (ValueError, FileNotFoundError) as error:
         refuse(error)
-    run(job)
+    except KeyboardInterrupt:
+        stop(None)
+    try:
+        run(job)
+    except KeyboardInterrupt:
+        stop(job.output_dir)
     finish()
 
 

@@ -64,7 +64,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line; 2 when nothing could be done."""
     words = sys.argv[1:] if argv is None else list(argv)
     if {"-h", "--help"} & set(words):
-        print_help("open_r1_vision.split", [SplitArguments])
+        further = "A recipe with these keys may be given with --config."
+        print_help("open_r1_vision.split", [SplitArguments], __doc__, further, "--samples FOLDER")
         return 0
     if not is_main_process():
         return 0  # there is nothing to share out

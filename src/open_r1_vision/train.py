@@ -17,8 +17,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NoReturn, TextIO
 
-from open_r1_vision.arguments import Recipe, ScriptArguments, parse_recipe, print_help, read_recipe
-from open_r1_vision.distributed import end_with_launcher, finish, is_main_process
+from open_r1_vision.arguments import Recipe, ScriptArguments, parse_recipe, print_all_help, print_help, read_recipe
+from open_r1_vision.distributed import end_with_launcher, finish, is_main_process, num_processes
+
+#: Exit code of a command that was ended by Ctrl-C.
+_INTERRUPTED = 130
 
 
 def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
@@ -304,28 +307,57 @@ def find_trainer(recipe: Recipe) -> Any:
     return trainer_class
 
 
-def print_all_help(recipe: Recipe) -> None:
-    """Write every key that the recipe's trainer allows, TRL's and transformers' included."""
-    from trl import ModelConfig, TrlParser
+def explain() -> bool:
+    """Answer `--help`, or `--help_all` with every key that the recipe's trainer allows; False if neither is there."""
+    words = [word for word in sys.argv[1:] if word not in ("--help_all", "--help-all")]
+    if {"-h", "--help"} & set(words):
+        further = "Every key of the trainer, of trl's GRPOConfig and of ModelConfig is allowed too: see --help_all."
+        print_help("open_r1_vision.train", [ScriptArguments], __doc__, further)
+        return True
+    if len(words) == len(sys.argv[1:]):
+        return False
+    from trl import ModelConfig
 
-    kinds: Any = [ScriptArguments, find_trainer(recipe).config_class, ModelConfig]
-    TrlParser(kinds).print_help()
+    kinds = [ScriptArguments, find_trainer(read_recipe(words)).config_class, ModelConfig]
+    print_all_help("open_r1_vision.train", kinds)
+    return True
+
+
+def stop(output_dir: Path | None) -> NoReturn:
+    """End a command line that was interrupted with what is left of the run, instead of a traceback.
+
+    Args:
+        output_dir: of the run; None before it has begun.
+    """
+    from open_r1_vision.checkpoints import find_last_whole
+
+    if output_dir is None:
+        say("\nStopped before training began.")
+    elif last := find_last_whole(output_dir):
+        say(f"\nStopped: the same command goes on from {last}.")
+    else:
+        say("\nStopped before the first checkpoint: the same command begins anew.")
+    # others may still wait for this process: no teardown, which would wait for them
+    if num_processes() > 1:
+        os._exit(_INTERRUPTED)
+    raise SystemExit(_INTERRUPTED)
 
 
 def run_command_line() -> None:
     """Entry point: messages instead of tracebacks for what a user can mend, and a clean end of every process."""
-    if {"-h", "--help"} & set(sys.argv[1:]):
-        print_help("open_r1_vision.train", [ScriptArguments])
-        return
-    if "--help_all" in sys.argv[1:]:
-        print_all_help(read_recipe([word for word in sys.argv[1:] if word != "--help_all"]))
-        return
-    end_with_launcher()
     try:
+        if explain():
+            return
+        end_with_launcher()
         job = prepare(read_recipe(sys.argv[1:]))
     except (ValueError, FileNotFoundError) as error:
         refuse(error)
-    run(job)
+    except KeyboardInterrupt:
+        stop(None)
+    try:
+        run(job)
+    except KeyboardInterrupt:
+        stop(job.output_dir)
     finish()
 
 

@@ -125,6 +125,11 @@ def test_clusters_that_contradict(write):
             {"prompt_sha": lambda place, _: f"sha of {max(place, 1)}"},
             r"a and b put 1 of 2 items differently \(other text or images\)",
         ),
+        (
+            {"prompt_style": None},
+            {"prompt_sha": ""},
+            "^mathvista: how b put the items is not known, as of imported runs: part of a difference may be",
+        ),
         ({}, {"judged_by": "llm"}, "a model judged 2 of 2 samples of b, none of a"),
         ({"max_tokens": 512, "model": "other"}, {}, r"a and b differ in max_tokens \(2048, 512\)$"),
         ({"system_prompt": "x" * 99}, {}, r"differ in system_prompt \(none, x{39}…\)"),

@@ -182,7 +182,7 @@ def test_hub_id(png, monkeypatch):
 
 
 def test_options_have_no_effect_on_local_paths(tmp_path):
-    with pytest.raises(ValueError, match="{'count': 3} have no effect on the local path"):
+    with pytest.raises(ValueError, match="{'count': 3} have no effect on the local path.* --dataset_options {}"):
         load_rows(str(tmp_path), count=3)
 
 

@@ -71,6 +71,7 @@ def test_a_part_of_the_predictions(tmp_path, write, capsys, partial):
     words += ["--data", str(table), "--output", str(tmp_path / "out"), *(["--partial"] if partial else [])]
     assert main(words) == (0 if partial else 2)
     if partial:
+        assert "m on mmbench: 2 items, prompts not known" in capsys.readouterr().out
         summary = json.loads((tmp_path / "out" / "mmbench" / "summary.json").read_text())
         assert (summary["num_items"], summary["metrics"][0]["value"]) == (2, 1.0)
     else:

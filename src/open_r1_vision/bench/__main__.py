@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`python -m open_r1_vision.bench SUBCOMMAND`: a table on the screen, and a JSON with `--json PATH`."""
+"""Ours beside stock TRL: `python -m open_r1_vision.bench SUBCOMMAND` writes a table, and a JSON with `--json PATH`."""
 
 import argparse
+import importlib
 import json
 import platform
 import re
@@ -10,38 +11,57 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import torch
-import transformers
-import trl
-
-from open_r1_vision.bench import calibration, caption, generate, hint, judge, step, update, waste
-
+#: What each subcommand measures; the module of its name does it, and says more.
 SUBCOMMANDS = {
-    "update": update,
-    "generate": generate,
-    "caption": caption,
-    "hint": hint,
-    "calibration": calibration,
-    "judge": judge,
-    "step": step,
-    "waste": waste,
+    "update": "loss and gradients of a micro-batch",
+    "generate": "sampling, and the processor's work",
+    "caption": "a batch whose captions the policy reads",
+    "hint": "a step with hints: tokens sampled, seconds",
+    "calibration": "calibrated decoding",
+    "judge": "fact judging of a step's completions",
+    "step": "a whole step, and its parts",
+    "waste": "what a step leaves out: silent completions, rows read before",
 }
+#: Options of subcommands that count something.
+_COUNTS = ("prompts", "generations", "tokens", "repeats", "threads")
+
+
+class _Help(argparse.HelpFormatter):
+    """Help that gives defaults, as they are used."""
+
+    def _get_help_string(self, action: argparse.Action) -> str:
+        text = action.help or ""
+        is_shown = action.default not in (None, False, argparse.SUPPRESS)
+        return f"{text} (default %(default)s)".strip() if is_shown else text
 
 
 def main(words: Sequence[str] | None = None) -> None:
     """Run one subcommand."""
+    words = sys.argv[1:] if words is None else list(words)
     parser = argparse.ArgumentParser(prog="python -m open_r1_vision.bench", description=__doc__)
     parsers = parser.add_subparsers(dest="subcommand", required=True)
-    for name, module in SUBCOMMANDS.items():
-        subparser = parsers.add_parser(name, description=module.__doc__)
-        module.add_arguments(subparser)
+    module: Any = None
+    for name, measured in SUBCOMMANDS.items():
+        subparser = parsers.add_parser(name, help=measured, formatter_class=_Help)
+        if name in words[:1]:
+            # only what is asked for: all of them import torch, which takes seconds
+            module = importlib.import_module(f"open_r1_vision.bench.{name}")
+            subparser.description = module.__doc__
+            module.add_arguments(subparser)
         subparser.add_argument("--json", metavar="PATH", help="where the rows go, with versions and command")
     args = parser.parse_args(words)
-    rows = SUBCOMMANDS[args.subcommand].run(args)
+    for name in _COUNTS:
+        if getattr(args, name, 1) < 1:
+            parser.error(f"--{name} is {getattr(args, name)}: there is nothing to measure, give 1 or more")
+    rows = module.run(args)
     sys.stdout.write(format_table(rows) + "\n")
     if args.json:
+        import torch
+        import transformers
+        import trl
+
         about = {
-            "command": ["python", "-m", "open_r1_vision.bench", *(sys.argv[1:] if words is None else words)],
+            "command": ["python", "-m", "open_r1_vision.bench", *words],
             "machine": torch.cuda.get_device_name() if getattr(args, "device", "cpu") == "cuda" else _processor(),
             "threads": torch.get_num_threads(),
             "versions": {module.__name__: module.__version__ for module in (torch, transformers, trl)},

@@ -58,9 +58,10 @@ def add_batch_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--tokens", type=int, default=64, help="most tokens of a completion")
     parser.add_argument("--repeats", type=int, default=5, help="measurements of each, after one that doesn't count")
     parser.add_argument("--threads", type=int, default=1, help="of torch, on the CPU")
-    parser.add_argument("--dtype", choices=["float32", "bfloat16"], default="float32")
+    parser.add_argument("--dtype", choices=["float32", "bfloat16"], default="float32", help="precision")
     parser.add_argument("--attention", default="sdpa", help="attention implementation of transformers")
-    parser.add_argument("--device", choices=["cpu", "cuda"], default="cuda" if torch.cuda.is_available() else "cpu")
+    default = "cuda" if torch.cuda.is_available() else "cpu"
+    parser.add_argument("--device", choices=["cpu", "cuda"], default=default, help="where the models run")
 
 
 def _side(text: str) -> int:

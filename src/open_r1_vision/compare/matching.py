@@ -183,8 +183,14 @@ def _list_pair(first: Run, other: Run) -> list[str]:
             f"{first.name} and {other.name} read different data files (md5 {str(md5s[0])[:8]}, {str(md5s[1])[:8]}); "
             "their items have the same indexes and gold answers"
         )
+    unknown = [run.name for run in (first, other) if not any(answers.prompt for answers in run.items.values())]
     prompts = sum(answers.prompt != other.items[index].prompt for index, answers in first.items.items())
-    if prompts and first.styles == other.styles:
+    if unknown:
+        notes.append(
+            f"how {' and '.join(unknown)} put the items is not known, as of imported runs: part of a difference may "
+            "be the prompt"
+        )
+    elif prompts and first.styles == other.styles:
         notes.append(
             f"{first.name} and {other.name} put {prompts:,} of {len(first.items):,} items differently (other text or "
             "images): part of a difference may be the prompt"

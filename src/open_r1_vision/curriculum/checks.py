@@ -19,7 +19,6 @@ from open_r1_vision.arguments import (
     ScriptArguments,
     WarmUpArguments,
     find_unknown_keys,
-    no_exit,
     parse_recipe,
     read_mapping,
 )
@@ -303,7 +302,7 @@ class _Check:
         unknown = find_unknown_keys(Recipe(settings, None), kinds)
         self.faults += unknown.values()
         known = Recipe({key: value for key, value in settings.items() if key not in unknown}, None)
-        with self.noting(), no_exit():
+        with self.noting():
             return parse_recipe(known, kinds)[place]
         return None
 
@@ -332,8 +331,7 @@ class _Check:
 def _parse_own(settings: dict[str, Any], kind: type) -> Any:
     """The part of settings that a dataclass of this library has."""
     names = {item.name for item in fields(kind) if item.init}
-    with no_exit():
-        return parse_recipe(Recipe({key: value for key, value in settings.items() if key in names}, None), (kind,))[0]
+    return parse_recipe(Recipe({key: value for key, value in settings.items() if key in names}, None), (kind,))[0]
 
 
 def _on_cpu(reward: Any) -> Any:

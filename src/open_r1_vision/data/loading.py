@@ -55,7 +55,8 @@ def load_table(name: str, split: str = "train", **kwargs: Any) -> Dataset:
     is_local = path.exists()
     if is_local and kwargs:
         raise ValueError(
-            f"The options {kwargs} have no effect on the local path {name!r}: they are for callables and the hub."
+            f"The options {kwargs} have no effect on the local path {name!r}: they are for callables and the hub. "
+            "Leave them out; where a recipe has them, --dataset_options {} (or --eval_dataset_options {}) does."
         )
     split_name, _, part = split.partition("[")
     if is_local:

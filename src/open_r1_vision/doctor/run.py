@@ -7,7 +7,7 @@ import io
 from types import SimpleNamespace
 from typing import Any
 
-from open_r1_vision.arguments import Recipe, no_exit
+from open_r1_vision.arguments import Recipe
 from open_r1_vision.doctor import files, machine
 from open_r1_vision.doctor.machine import Machine
 from open_r1_vision.doctor.report import Report
@@ -62,7 +62,7 @@ def check_run(report: Report, recipe: Recipe, where: Machine, num_rows: int) -> 
     from open_r1_vision import train
     from open_r1_vision.memory.plan import parse_training
 
-    with report.attempt("recipe"), no_exit():
+    with report.attempt("recipe"):
         script, training, model = parse_training(recipe)
         trainer_class = train.find_trainer(recipe)
         report.ok(

@@ -209,6 +209,8 @@ def read_training_recipe(path: str, backend: str) -> dict[str, Any]:
     """
     from open_r1_vision.arguments import read_recipe
 
+    if not Path(path).is_file():
+        raise ValueError(f"There is no recipe {path!r}: give the path of a YAML file to --recipe.")
     said = read_recipe(["--config", path]).as_plain()
     names = ("system_prompt", "user_prompt", "min_pixels", "max_pixels", "stop_token")
     options = {name: said[name] for name in names if said.get(name) is not None}

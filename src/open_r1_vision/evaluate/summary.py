@@ -42,6 +42,7 @@ class Summary:
         tokens: generated, of samples whose number is known.
         num_counted: those samples.
         seconds: that all starts have worked.
+        prompt_style: how items were put; None where that is not known, as of imported runs.
     """
 
     benchmark: str
@@ -56,7 +57,7 @@ class Summary:
     tokens: int
     num_counted: int
     seconds: float
-    prompt_style: str = "benchmark"
+    prompt_style: str | None = "benchmark"
 
     @property
     def num_records(self) -> int:
@@ -119,7 +120,7 @@ def summarise(
         tokens=sum(counted),
         num_counted=len(counted),
         seconds=round(seconds, 1),
-        prompt_style=str(settings.get("prompt_style")),
+        prompt_style=settings.get("prompt_style"),
     )
 
 
@@ -135,9 +136,8 @@ def write_summary(folder: Path, summary: Summary) -> None:
 def format_summary(summary: Summary) -> str:
     """The summary for a terminal."""
     samples = "" if summary.num_samples == 1 else f" x {summary.num_samples} samples"
-    lines = [
-        f"{summary.model} on {summary.benchmark}: {summary.num_items} items{samples}, {summary.prompt_style} prompts"
-    ]
+    style = f"{summary.prompt_style} prompts" if summary.prompt_style else "prompts not known"
+    lines = [f"{summary.model} on {summary.benchmark}: {summary.num_items} items{samples}, {style}"]
     shown = summary.metrics[:_SHOWN_METRICS]
     width = max((len(metric.name) for metric in shown), default=0)
     for metric in shown:

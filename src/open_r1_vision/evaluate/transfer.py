@@ -85,7 +85,7 @@ def import_run(
         "benchmark": benchmark.name,
         "model": model,
         "backend": f"imported from {source}",
-        "prompt_style": "benchmark",
+        "prompt_style": None,
         "num_items": len(items),
         "num_samples": max((record.sample + 1 for record in records), default=0),
         "metric": metric,

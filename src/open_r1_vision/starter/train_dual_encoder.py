@@ -21,7 +21,7 @@ import torch
 from rapidfuzz.distance import Levenshtein
 from transformers import Trainer, TrainingArguments
 
-from open_r1_vision.arguments import parse_recipe, print_help, read_recipe
+from open_r1_vision.arguments import parse_recipe, print_all_help, print_help, read_recipe
 from open_r1_vision.starter import digits
 from open_r1_vision.starter.dual_encoder import LINE_BREAK, MOST_EDITS, corrupt, draw_foreign, new_dual_encoder
 from open_r1_vision.starter.page import CELLS_PER_SIDE
@@ -279,7 +279,11 @@ def main(argv: Sequence[str] | None = None) -> str:
 def run_command_line() -> None:
     """Entry point: messages instead of tracebacks for what a user can mend."""
     if {"-h", "--help"} & set(sys.argv[1:]):
-        print_help("open_r1_vision.starter.train_dual_encoder", [DualEncoderArguments])
+        further = "Every key of transformers' TrainingArguments is allowed too: see --help_all."
+        print_help("open_r1_vision.starter.train_dual_encoder", [DualEncoderArguments], __doc__, further)
+        return
+    if {"--help_all", "--help-all"} & set(sys.argv[1:]):
+        print_all_help("open_r1_vision.starter.train_dual_encoder", [DualEncoderArguments, TrainingArguments])
         return
     try:
         main()

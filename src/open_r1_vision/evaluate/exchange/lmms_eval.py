@@ -53,7 +53,8 @@ def import_samples(
             raise ValueError(f"{place}: doc_id {line['doc_id']} stands here twice. Import one run at a time.")
         found[item.index] = _to_records(benchmark, item, line, metric, judged_by, place)
     if not partial:
-        refuse_missing(benchmark, items, found, path, "Import a file with every document, or allow a partial one.")
+        hint = "Import a file with every document; or those that it has alone, with --partial."
+        refuse_missing(benchmark, items, found, path, hint)
     return [record for item in items for record in found.get(item.index, ())]
 
 

@@ -247,4 +247,4 @@ def _missing_hint(benchmark: Benchmark, row: Mapping[str, str]) -> str:
             "VLMEvalKit's result of MMBench has one row for all rotations of a question: import the table of "
             "predictions instead, which has every rotation."
         )
-    return "Import a table with every item, or allow a partial one."
+    return "Import a table with every item; or the items that it has alone, with --partial."
