@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """The published recipe of PeBR-R1 from its first stage to its last, with a tiny model and a few rows on a CPU.
 
-All its settings are those of the file, but for models, files, batch sizes, lengths and devices, and where key words are
-looked for.
+All its settings are those of the file, but for models, files, batch sizes, lengths and devices, and where key words
+are looked for.
 """
 
 import importlib
