@@ -27,6 +27,12 @@ def test_update(tmp_path, capsys):
     assert [line.split(" | ")[0] for line in lines[-4:]] == ["| trainer", "| ---", "| stock", "| ours"]
 
 
+def test_prompts_without_images(tmp_path):
+    rows = run_bench(tmp_path, "update", *TINY, "--generations", 2, "--tokens", 4, "--repeats", 1, "--images", 0)
+    assert rows["ours"]["log-prob gap"] < 1e-5
+    assert rows["ours"]["gradient gap"] < 1e-4
+
+
 @pytest.mark.parametrize(("words", "passes"), [([], 1), (["--gradient-checkpointing"], 2)])
 def test_layers_are_computed_again(tmp_path, monkeypatch, words, passes):
     calls = []

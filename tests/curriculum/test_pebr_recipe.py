@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """The published recipe of PeBR-R1 from its first stage to its last, with a tiny model and a few rows on a CPU.
 
-All its settings are those of the file, but for models, files, batch sizes, lengths and devices.
+All its settings are those of the file, but for models, files, batch sizes, lengths and devices, and where key words
+are looked for.
 """
 
 import importlib
@@ -74,7 +75,7 @@ def write_downloads(folder):
             "problem": "<image>How many squares?",
             "answer": "7",
             "images": [f"pebr_grpo_images/{index}.png"],
-            "key_words": ["square", "red"],
+            "key_words": ["square", *"abcdefghijkl"],
         }
         for index, row_id in enumerate(RIGHT)
     ]
@@ -99,6 +100,8 @@ def shrunken(folder, model, encoder):
         if stage["name"] == "perceive":
             clip = settings["reward_kwargs"]["open_r1_vision.rewards.clip_reward"]
             clip.update(encoder=encoder, device="cpu")
+            # random completions describe nothing, but name a letter now and then, which makes them differ
+            settings["reward_kwargs"]["open_r1_vision.rewards.key_words_reward"].update(where="response")
     path = folder / "curriculum.yaml"
     path.write_text(yaml.safe_dump(plain))
     return path

@@ -189,6 +189,9 @@ def test_vllm_is_asked_for_what_the_run_says(tmp_path, monkeypatch, tiny_model, 
     module = ModuleType("vllm")
     module.LLM, module.SamplingParams = FakeLLM, lambda **kwargs: SimpleNamespace(**kwargs)
     monkeypatch.setitem(sys.modules, "vllm", module)
+    platforms = ModuleType("vllm.platforms")
+    platforms.current_platform = SimpleNamespace(is_cpu=lambda: False)
+    monkeypatch.setitem(sys.modules, "vllm.platforms", platforms)
     monkeypatch.setattr(FakeLLM, "made", [])
     settings = {"max_tokens": 4, "max_pixels": 3136, "seed": 2, "vllm_max_model_length": 512, **drawn}
     pairs = [str(word) for name, value in settings.items() for word in (f"--{name}", value)]

@@ -6,11 +6,13 @@ from pathlib import Path
 
 import pyarrow.parquet
 import pytest
+import transformers
 from processes import run_train, write_recipe
+from text_model import save_text_model
 from tiny_models import IDS, make_trainer, options, recording, rows, step_logs
 from trl import GRPOTrainer
 
-from open_r1_vision.trainers import FilteredGRPOConfig, FilteredGRPOTrainer, VisionGRPOTrainer
+from open_r1_vision.trainers import FilteredGRPOConfig, FilteredGRPOTrainer, VisionGRPOTrainer, filtered
 
 IMAGE = IDS["<|image_pad|>"]
 
@@ -148,6 +150,27 @@ def test_bad_options(tmp_path):
             options(tmp_path, FilteredGRPOConfig, **settings)
     assert "solution" in options(tmp_path, FilteredGRPOConfig).named_columns
     assert issubclass(FilteredGRPOTrainer, VisionGRPOTrainer)
+
+
+def test_a_text_model_on_a_process_with_fewer_fresh_rows(tmp_path, monkeypatch):
+    """Its repeated chats are as the data set has them: templates of text models take no list of parts."""
+    model = save_text_model(tmp_path / "model")
+    dataset = rows(0, 0).remove_columns(["images", "prompt"])
+    dataset = dataset.add_column("prompt", [[{"role": "user", "content": text}] for text in dataset["problem"]])
+    trainer = make_trainer(
+        FilteredGRPOTrainer,
+        model,
+        options(tmp_path, FilteredGRPOConfig),
+        dataset,
+        processing_class=transformers.AutoTokenizer.from_pretrained(model),
+    )
+    trainer._batch_rows = [{**row, "images": []} for row in dataset]
+    monkeypatch.setattr(trainer.accelerator.state, "num_processes", 2)
+    # the other process has two more
+    monkeypatch.setattr(filtered, "gather_object", lambda counts: [*counts, counts[0] + 2])
+    prompt_ids, images, _, completion_ids = trainer._sample([dataset[1]["prompt"]])
+    assert "please" in trainer._tokenizer.decode(prompt_ids[0])
+    assert (len(prompt_ids), images, len(completion_ids)) == (1, [None], 1)
 
 
 def even_gate(completions, id, **columns):

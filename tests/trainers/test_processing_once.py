@@ -202,10 +202,11 @@ def test_templates_with_other_settings_are_rendered_again(counts):
 
 def test_results_are_nobody_elses(tiny_model):
     """What a caller does to its tokens, others don't see."""
-    other = remembering(load_processor(tiny_model).tokenizer)
-    first = other(["a", "a"])["input_ids"]
-    first[0].append(1)
-    assert first[1] == other(["a"])["input_ids"][0] == [64]
+    processor = load_processor(tiny_model)
+    for other in (remembering(processor.tokenizer), remembering(processor)):
+        first = other(text=["a", "a"])["input_ids"]
+        first[0].append(1)
+        assert first[1] == other(text=["a"])["input_ids"][0] == [64]
 
 
 def test_chats_differ_by_their_images(tiny_model, counts):
@@ -290,7 +291,12 @@ def test_a_data_set_with_a_transform_is_read_as_trl_does(tiny_model, tmp_path):
 
 
 def test_workers_of_the_loader(tiny_model, tmp_path):
-    args = options(tmp_path, **SETTINGS, dataloader_num_workers=1)
-    trainer = make_trainer(VisionGRPOTrainer, tiny_model, args, rows(1, 1, 1, 1))
-    trainer.train()
-    assert len(step_logs(trainer, "loss")) == 1
+    """Each reads batches of its own, and the run is the same."""
+    logs = []
+    for workers in (0, 2):
+        args = options(tmp_path, **{**SETTINGS, "max_steps": 3}, dataloader_num_workers=workers)
+        trainer = make_trainer(VisionGRPOTrainer, tiny_model, args, rows(1, 0, 2, 1, 1))
+        trainer.train()
+        logs.append(step_logs(trainer, "loss", "grad_norm", "reward"))
+    assert logs[0] == logs[1]
+    assert len(logs[0]) == 3

@@ -170,6 +170,32 @@ def test_a_gallery_of_a_run(tiny_model, tmp_path):
     assert gallery.num_images == sum(counts.values()) > 0
 
 
+@pytest.mark.parametrize("with_facts", ["training", "evaluation", "neither"])
+def test_an_evaluation_has_tables_of_its_own(tiny_model, tmp_path, with_facts):
+    """In TRL they stand among training's rows in training's file, and other columns stop the run or go astray."""
+    train, held_out = rows(1, 0, 3, 1), rows(1, 1, 1).map(lambda row: {"id": "held-out-" + row["id"]})
+    facts = [["There is a cat."]]
+    if with_facts == "training":
+        train = train.add_column("visual_facts", facts * 4)
+    elif with_facts == "evaluation":
+        held_out = held_out.add_column("visual_facts", facts * 3)
+    settings = {"per_device_train_batch_size": 8, "per_device_eval_batch_size": 4}
+    args = options(tmp_path, log_completions=True, eval_strategy="steps", eval_steps=1, **settings)
+    trainer = make_trainer(VisionGRPOTrainer, tiny_model, args, train, eval_dataset=held_out)
+    for run in (trainer.train, trainer.evaluate):
+        run()
+        for step in (1, 2):
+            name = f"{step:05d}.parquet"
+            of_training = pq.read_table(tmp_path / "completions" / f"completions_{name}").to_pylist()
+            assert sorted(row["id"] for row in of_training) == [f"row-{index // 2}" for index in range(8)]
+            of_evaluation = pq.read_table(tmp_path / "completions" / f"evaluation_{name}").to_pylist()
+            assert sorted(row["id"] for row in of_evaluation) == [f"held-out-row-{index // 2}" for index in range(6)]
+            assert {"facts" in row for row in of_training} == {with_facts == "training"}
+            assert {"facts" in row for row in of_evaluation} == {with_facts == "evaluation"}
+    assert len(list((tmp_path / "completions").iterdir())) == 4
+    assert write_gallery(tmp_path).num_steps == 2
+
+
 def test_images_can_be_left_out(tiny_model, tmp_path):
     args = options(tmp_path, log_completions=True, max_steps=1, log_image_size=0)
     make_trainer(VisionGRPOTrainer, tiny_model, args, rows(1, 1)).train()

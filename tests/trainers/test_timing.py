@@ -178,6 +178,27 @@ def test_means_of_several_steps_add_up(tiny_model, tmp_path):
     assert 0.8 * measured - 0.1 < whole <= measured
 
 
+def test_an_evaluation_within_a_step(tiny_model, tmp_path):
+    """A callback's, before the step ends: its seconds are the step's, whose parts still add up."""
+
+    class Evaluating(transformers.TrainerCallback):
+        def on_step_end(self, *args, **kwargs):
+            trainer.evaluate()
+            trainer.model.train()
+
+    args = options(tmp_path, max_steps=1, eval_strategy="no")
+    trainer = make_trainer(
+        VisionGRPOTrainer, tiny_model, args, rows(1, 1), eval_dataset=rows(1), callbacks=[Evaluating()]
+    )
+    trainer.train()
+    evaluation, *_ = [entry for entry in trainer.state.log_history if "eval_reward" in entry]
+    assert not [name for name in evaluation if name.startswith("eval_seconds/")]
+    (logged,) = [entry for entry in trainer.state.log_history if "seconds/step" in entry]
+    parts = {name: value for name, value in logged.items() if name.startswith("seconds/")}
+    whole = parts.pop("seconds/step")
+    assert sum(parts.values()) == pytest.approx(whole, rel=1e-6)
+
+
 def test_weights_that_go_to_vllm(tiny_model, tmp_path):
     """They go while completions are sampled, whoever of TRL's code sends them."""
     trainer = make_trainer(VisionGRPOTrainer, tiny_model, options(tmp_path), rows(1))

@@ -170,6 +170,22 @@ def test_steps_without_any_signal(tiny_model, tmp_path, counts):
     assert vision and set(moved) == {counts != (0, 0)}
 
 
+def test_an_image_for_nothing_in_half_precision(tiny_model, tmp_path):
+    """The sum of its features is more than a float16 can hold."""
+    trainer = make_trainer(VisionGRPOTrainer, tiny_model, options(tmp_path), rows(1, 1))
+    model, ids = trainer.model.half(), torch.tensor([[65, 66, 67]])
+    with torch.no_grad():
+        model.base_model.visual.merger.mlp[2].bias.fill_(500.0)  # 4 tokens of 64 features
+    trainer.runs_vision_tower_for_nothing = True
+    passed = model(input_ids=ids, attention_mask=torch.ones_like(ids), labels=ids)
+    passed.logits.float().sum().backward()
+    assert passed.logits.isfinite().all()
+    assert model.base_model.visual.merger.mlp[2].bias.grad.count_nonzero() == 0
+    trainer.runs_vision_tower_for_nothing = False
+    plain = model(input_ids=ids, attention_mask=torch.ones_like(ids), labels=ids)
+    assert torch.equal(passed.logits, plain.logits)
+
+
 @pytest.mark.parametrize(
     "settings",
     [
@@ -287,6 +303,8 @@ def test_the_entropy_is_of_rows_with_signal(text_model, tmp_path):
     trainer = make_trainer(VisionGRPOTrainer, text_model, options(tmp_path), dataset, **kwargs)
     trainer.current_gradient_accumulation_steps = 1
     batch = batch_of(trainer, [0.0, 1.0, 0.0])
+    # what a hint gave is not in the loss
+    batch["tool_mask"] = torch.tensor([[0, 0, 1, 1, 1]] * 3)
     gradients(trainer, batch)
     only = {name: value[1:2] if value.ndim else value for name, value in batch.items()}
     trainer._skips_rows = False

@@ -80,7 +80,8 @@ def run(args: argparse.Namespace) -> list[dict[str, Any]]:
 def _log_probabilities(trainer: Any, batch: dict[str, Any]) -> torch.Tensor:
     ids = torch.cat([batch["prompt_ids"], batch["completion_ids"]], 1)
     mask = torch.cat([batch["prompt_mask"], batch["completion_mask"]], 1)
-    images = {name: batch[name] for name in ("pixel_values", "image_grid_thw", "num_images", "mm_token_type_ids")}
+    names = ("pixel_values", "image_grid_thw", "num_images", "mm_token_type_ids")
+    images = {name: batch[name] for name in names if name in batch}
     with torch.no_grad():
         return trainer._get_per_token_logps_and_entropies(
             trainer.model, ids, mask, batch["completion_ids"].size(1), **images
@@ -125,7 +126,8 @@ def build_batch(args: argparse.Namespace) -> dict[str, Any]:
         text = {"type": "text", "text": question}
         chat = [{"role": "user", "content": [{"type": "image"}] * args.images + [text]}]
         texts += [processor.apply_chat_template(chat, add_generation_prompt=True)] * args.generations
-    encoded = processor(text=texts, images=images, padding=True, padding_side="left", return_tensors="pt")
+    given = images if args.images else None
+    encoded = processor(text=texts, images=given, padding=True, padding_side="left", return_tensors="pt")
     torch.manual_seed(1)
     completions = torch.randint(len(SPECIAL_TOKENS), VOCABULARY[args.shape], (len(texts), args.tokens))
     types = encoded["mm_token_type_ids"]
@@ -135,9 +137,9 @@ def build_batch(args: argparse.Namespace) -> dict[str, Any]:
         "completion_ids": completions,
         "completion_mask": torch.ones_like(completions),
         "mm_token_type_ids": torch.cat([types, types.new_zeros(completions.shape)], 1),
-        "pixel_values": encoded["pixel_values"],
-        "image_grid_thw": encoded["image_grid_thw"],
+        **{name: encoded[name] for name in ("pixel_values", "image_grid_thw") if args.images},
         "advantages": torch.randn(len(texts)),
         "num_items_in_batch": torch.tensor(completions.numel()),
     }
-    return {**{name: value.to(args.device) for name, value in batch.items()}, "num_images": [args.images] * len(texts)}
+    on_device: dict[str, Any] = {name: value.to(args.device) for name, value in batch.items()}
+    return {**on_device, "num_images": [args.images] * len(texts)} if args.images else on_device

@@ -2,7 +2,7 @@
 """VisionGRPOTrainer: TRL's GRPOTrainer, right for images."""
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import Any, ClassVar
 
 import torch
@@ -26,7 +26,7 @@ from open_r1_vision.trainers.group_generation import GroupGeneration
 from open_r1_vision.trainers.judging import FactJudging
 from open_r1_vision.trainers.missing_images import MissingImages
 from open_r1_vision.trainers.processing_once import ProcessingOnce
-from open_r1_vision.trainers.rollout_log import LogFile, RolloutLog, log_rollouts
+from open_r1_vision.trainers.rollout_log import LogFile, RolloutLog, empty_logs, log_rollouts, table_of_evaluation
 from open_r1_vision.trainers.sampling import EpochSampler
 from open_r1_vision.trainers.shared_prefix import SharedPrefix
 from open_r1_vision.trainers.timing import TimedSteps
@@ -51,8 +51,10 @@ class VisionGRPOTrainer(
     """GRPO (arXiv 2402.03300) for vision-language models.
 
     Takes the arguments of `trl.GRPOTrainer`. Rows may hold any number of images, none included, in `images` (or one in
-    `image`). With its options left at their defaults the losses are those of GRPOTrainer at the same seed, exactly
-    with `shared_prefix` and `skip_without_signal` false, else up to rounding. It differs in these points:
+    `image`). With its options left at their defaults the losses of the same completions are those of GRPOTrainer at
+    the same seed: exactly with `shared_prefix` and `skip_without_signal` false and micro-batches that hold a whole
+    sampling, else up to rounding, but for settings that depend on which rows make a micro-batch, see SharedPrefix. It
+    differs in these points:
 
     - a prompt that several completions of a micro-batch share is encoded once, see SharedPrefix;
     - completions without signal stay out of the update, and groups with equal rewards have advantages of zero, not of
@@ -74,7 +76,8 @@ class VisionGRPOTrainer(
       (`group_generation`), see GroupGeneration;
     - each distinct row is read from the data set once a sampling, see FetchingOnce, and each distinct image and prompt
       goes through template, tokenizer and processor once a step, see ProcessingOnce;
-    - the seconds of a step are logged, part by part, see TimedSteps.
+    - the seconds of a step are logged, part by part, see TimedSteps;
+    - the completions of an evaluation go to tables of their own, not among those of training and over their file.
 
     Overrides `_get_train_sampler`, `_generate_and_score_completions`, `_generate`, `_tokenize_prompts`,
     `_calculate_rewards` and `log`; each calls GRPOTrainer's.
@@ -93,6 +96,8 @@ class VisionGRPOTrainer(
     model: Any
     processing_class: Any
     _logs: dict[str, Any]
+    # what an evaluation under way has for its tables
+    _evaluation_logs: dict[str, Any] | None = None
 
     def __init__(
         self,
@@ -219,9 +224,10 @@ class VisionGRPOTrainer(
 
     def _generate_and_score_completions(self, inputs: list[dict[str, Any]]) -> dict[str, Any]:
         self._batch_rows = [_with_image_list(row) for row in inputs]
-        output = super()._generate_and_score_completions(self._batch_rows)
-        if self._wants_images:
-            self._logs["images"].extend(gather_object([row["images"] for row in self._batch_rows]))
+        with self._logging_apart():
+            output = super()._generate_and_score_completions(self._batch_rows)
+            if self._wants_images:
+                self._logs["images"].extend(gather_object([row["images"] for row in self._batch_rows]))
         return output
 
     def _generate(self, prompts: list) -> tuple:
@@ -269,7 +275,30 @@ class VisionGRPOTrainer(
         """Add the KL weight to TRL's metrics."""
         if self.model.training and self._metrics["train"]:
             self._metrics["train"]["kl_weight"] = [self.beta]
-        super().log(logs, start_time)
+        if self._evaluation_logs is None:
+            # the last log of a training may come after an evaluation, with the model as that left it
+            super().log(logs, start_time)
+            return
+        writes = self.args.log_completions and self.accelerator.is_main_process
+        with (
+            self._logging_apart(),
+            table_of_evaluation(str(self.args.output_dir), self.state.global_step) if writes else nullcontext(),
+        ):
+            super().log(logs, start_time)
+        self._evaluation_logs = None
+
+    @contextmanager
+    def _logging_apart(self) -> Iterator[None]:
+        """Let an evaluation fill tables of its own: in TRL's they stand among training's rows, or don't fit these."""
+        if self.model.training:
+            yield
+            return
+        of_training, self._logs = self._logs, self._evaluation_logs or empty_logs(self._logs)
+        self._evaluation_logs = self._logs
+        try:
+            yield
+        finally:
+            self._logs = of_training
 
     # ---- repairs at construction
 

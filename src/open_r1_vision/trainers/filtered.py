@@ -210,15 +210,14 @@ class FilteredGRPOTrainer(VisionGRPOTrainer):
         image = fresh.get("image")
         images = fresh["images"] if fresh.get("images") is not None else [] if image is None else [image]
         self._batch_rows[index] = {**fresh, "images": images}
-        chats[index] = prepare_multimodal_messages(fresh["prompt"], images=images) if images else fresh["prompt"]
+        chats[index] = _chat(self._batch_rows[index])
 
     def _sample(self, chats: list) -> tuple[list, list, list, list]:
         """Prompt ids, images, log-probabilities and completion ids of fresh rows, by one call of the backend."""
         count = len(chats)
         if self.accelerator.num_processes > 1:
             # every process takes part: vLLM with tensor parallelism gathers prompts, ZeRO-3 gathers weights
-            filler = prepare_multimodal_messages(self._batch_rows[0]["prompt"], images=self._batch_rows[0]["images"])
-            chats = chats + [filler] * (max(gather_object([len(chats)])) - len(chats))
+            chats = chats + [_chat(self._batch_rows[0])] * (max(gather_object([len(chats)])) - len(chats))
         if not chats:
             return [], [], [], []
         prompt_ids, images, fields = self._encode(chats)
@@ -242,3 +241,8 @@ class FilteredGRPOTrainer(VisionGRPOTrainer):
         self._log_metric("filter/rounds", float(rounds))
         first, extra = (sum(count[side] for count in counts) for side in (0, 1))
         self._log_metric("filter/extra_tokens", extra / max(1, first))
+
+
+def _chat(row: dict) -> list[dict]:
+    """A row's prompt with its images; as it is without any, since templates of text models take no list of parts."""
+    return prepare_multimodal_messages(row["prompt"], images=row["images"]) if row["images"] else row["prompt"]

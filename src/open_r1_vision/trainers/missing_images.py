@@ -54,7 +54,7 @@ class MissingImages(Base):
                 embeddings = kwargs["inputs_embeds"]
                 features = dict(model.get_image_features(**self._empty_image()))
                 features.pop("last_hidden_state", None)  # a real pass doesn't use it
-                nothing = 0.0 * _sum_tensors(features)
+                nothing = _sum_nothing(features)
                 kwargs = {**kwargs, "inputs_embeds": embeddings + nothing.to(embeddings.dtype)}
             return args, kwargs
 
@@ -69,9 +69,10 @@ class MissingImages(Base):
         return {name: value.to(self.accelerator.device) for name, value in inputs.items()}
 
 
-def _sum_tensors(value: Any) -> torch.Tensor:
-    """The sum over every tensor in a model output, so that each of them is used."""
+def _sum_nothing(value: Any) -> torch.Tensor:
+    """Zero, of every tensor in a model output, so that each of them is used."""
     if isinstance(value, torch.Tensor):
-        return value.sum()
+        # in this order: a sum of half-precision numbers may be infinite, and no number times zero
+        return (0.0 * value).sum()
     parts = value.values() if isinstance(value, dict) else value
-    return torch.stack([_sum_tensors(part) for part in parts if part is not None]).sum()
+    return torch.stack([_sum_nothing(part) for part in parts if part is not None]).sum()

@@ -4,6 +4,7 @@
 | what | where |
 |---|---|
 | `source`, `solution`, `group`, `image_keys`, `facts` | columns of `completions/completions_00012.parquet` |
+| the trainer's own evaluation at a step | `completions/evaluation_00012.parquet` |
 | images of at most `log_image_size` pixels, each once, by key | `rollout_images/images_00000.parquet` |
 | every logged metric, a line for each step | `log.jsonl` |
 """
@@ -11,7 +12,9 @@
 import hashlib
 import json
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections import defaultdict, deque
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -194,6 +197,35 @@ def log_rollouts(
     for name, values in log.describe(rows, rank * len(rows), group_size).items():
         if name not in taken:
             log_extra(name, values)
+
+
+def empty_logs(logs: Mapping[str, Any]) -> dict[str, Any]:
+    """The containers of TRL's tables as they are at first: queues of that length, alone or by name."""
+    return {
+        name: defaultdict(values.default_factory) if isinstance(values, defaultdict) else deque(maxlen=values.maxlen)
+        for name, values in logs.items()
+    }
+
+
+@contextmanager
+def table_of_evaluation(output_dir: str | Path, step: int) -> Iterator[None]:
+    """Let TRL write the table of an evaluation beside that of the training step, where it would write over it.
+
+    Args:
+        output_dir: folder of the run.
+        step: of which TRL writes the table in the block, perhaps.
+    """
+    path = Path(output_dir) / "completions" / f"completions_{step:05d}.parquet"
+    aside = path.with_suffix(".training")
+    if is_of_training := path.exists():
+        path.replace(aside)
+    try:
+        yield
+    finally:
+        if path.exists():
+            path.replace(path.with_name(f"evaluation_{step:05d}.parquet"))
+        if is_of_training:
+            aside.replace(path)
 
 
 def _text(value: Any) -> str | None:

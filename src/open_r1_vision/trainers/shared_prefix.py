@@ -31,8 +31,8 @@ class SharedPrefix(Base):
     - The rows of a group follow each other in the micro-batches, whether prompts are shared or not; a group that is
       larger than a micro-batch, or lies on several processes, is shared in parts. Groups come in the order in which
       TRL's shuffle brings their first rows, which costs no random number. So an optimizer step over a whole sampling
-      adds up to TRL's, but for loss_type bnpo and the entropy bonus, which average over each micro-batch; with several
-      steps for a sampling, each has other rows than TRL's.
+      adds up to TRL's, but for loss_type bnpo, the entropy bonus and `top_entropy_quantile`, which average or choose
+      over each micro-batch; with several steps for a sampling, each has other rows than TRL's.
 
     Logged: `shared_prefix/tokens_saved`, the share of tokens of prompts and completions that an update didn't compute
     again, in [0, 1).

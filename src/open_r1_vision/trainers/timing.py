@@ -57,6 +57,11 @@ class StepTimer:
             self._open[-1][2].append(elapsed)
         return elapsed
 
+    @property
+    def is_running(self) -> bool:
+        """Whether a timing is under way."""
+        return bool(self._open)
+
     def clear(self) -> None:
         """Forget all timings, those under way included."""
         self._open.clear()
@@ -86,7 +91,8 @@ class TimedSteps(Base):
     - `seconds/other`: all else, such as callbacks.
 
     Where a step takes no new sample, the parts of sampling are 0, so that means over several steps still add up.
-    Logging, checkpoints and evaluation lie between steps. An evaluation logs the parts it has as `eval_seconds/`.
+    Logging, checkpoints and evaluation lie between steps. An evaluation logs the parts it has as `eval_seconds/`; one
+    that a callback starts within a step counts as parts of that step.
 
     On a GPU the clock waits at each border until the device has done its work: without that, a part would be charged
     for the one before it. There are few borders, and TRL waits between them more often, whenever it reads a metric.
@@ -157,7 +163,7 @@ class TimedSteps(Base):
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         """Add the seconds of an evaluation."""
-        if not self.model.training:
+        if not self.model.training and not self.timed.is_running:
             self._log_seconds("eval", self.timed.flush())
         super().log(logs, start_time)
 
