@@ -126,6 +126,7 @@ def test_no_such_recipe(capsys, monkeypatch):
         ({"reward_funcs": ["processes.texts_reward"]}, "module 'processes' has no 'texts_reward'"),
         ({"dataset": "nowhere.jsonl", "dataset_options": None}, "nowhere.jsonl"),
         ({"system_prompt": "r2"}, "There is no prompt 'r2'"),
+        ({"reward_weights": [1.0] * 7}, "reward_weights has 7 numbers, but there are"),
         ({"beta_schedule": "cosin"}, "Unknown beta_schedule 'cosin'"),
         ({"eval_every": 0}, "eval_every is 0"),
         ({"per_device_train_batch_size": 4}, "prompts_per_step and per_device_train_batch_size are both set"),

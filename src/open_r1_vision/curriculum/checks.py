@@ -25,6 +25,7 @@ from open_r1_vision.arguments import (
 from open_r1_vision.curriculum.launch import LAUNCHER_VARIABLES
 from open_r1_vision.curriculum.recipe import Curriculum, Stage
 from open_r1_vision.importing import import_callable, is_dotted_path
+from open_r1_vision.rewards.loading import check_weights
 
 #: Where a stage's rows come from.
 _DATA_KEYS = ("dataset", "dataset_split", "dataset_options")
@@ -179,12 +180,8 @@ class _Check:
             return
         with self.noting():
             _ = script.prompt_texts
-        weights = getattr(config, "reward_weights", None)
-        if isinstance(weights, list) and len(weights) != len(script.reward_funcs):
-            self.faults.append(
-                f"reward_weights has {len(weights)} numbers, but there are {len(script.reward_funcs)} reward_funcs: "
-                "give one weight for each, in their order."
-            )
+        with self.noting():
+            check_weights(getattr(config, "reward_weights", None), script.reward_funcs)
         rows = self._load_rows()
         names = () if rows is None else rows.column_names
         rewards: list = []

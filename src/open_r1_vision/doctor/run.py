@@ -12,6 +12,7 @@ from open_r1_vision.doctor import files, machine
 from open_r1_vision.doctor.machine import Machine
 from open_r1_vision.doctor.report import Report
 from open_r1_vision.memory.plan import Plan
+from open_r1_vision.rewards.loading import check_weights
 
 _GIB = 2**30
 #: From this share of the GPU's memory on an estimate may be wrong.
@@ -177,14 +178,9 @@ def check_rows(
     """Rewards that can be imported, rows with the columns that they need, and the first rows themselves."""
     from open_r1_vision import train
 
+    with report.attempt("rewards"):
+        check_weights(training.reward_weights, script.reward_funcs)
     with report.attempt("data"):
-        weights = training.reward_weights
-        if weights is not None and len(weights) != len(script.reward_funcs):
-            report.stop(
-                "rewards",
-                f"reward_weights has {len(weights)} numbers, but there are {len(script.reward_funcs)} reward_funcs: "
-                "give one weight for each, in their order.",
-            )
         rows, eval_rows, rewards = train.load_inputs(script, trainer_class, training.named_columns)
         report.ok("rewards", ", ".join(train_name(reward) for reward in rewards))
         held_out = f", {len(eval_rows)} held out" if eval_rows is not None else ""

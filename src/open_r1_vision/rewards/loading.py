@@ -23,6 +23,23 @@ ROW_COLUMNS = frozenset(
 _MAX_IDS_SHOWN = 8
 
 
+def check_weights(weights: Sequence[float] | None, names: Sequence[str]) -> None:
+    """Refuse weights that can't be those of the rewards.
+
+    Args:
+        weights: `reward_weights`; None weighs all alike.
+        names: the rewards.
+
+    Raises:
+        ValueError: more or fewer weights than rewards.
+    """
+    if weights is not None and len(weights) != len(names):
+        raise ValueError(
+            f"reward_weights has {len(weights)} numbers, but there are {len(names)} reward_funcs: give one weight for "
+            "each, in their order."
+        )
+
+
 def load_rewards(
     names: Sequence[str],
     kwargs: Mapping[str, Mapping[str, Any]] | None = None,
