@@ -128,7 +128,7 @@ def test_clusters_that_contradict(write):
         (
             {"prompt_style": None},
             {"prompt_sha": ""},
-            "^mathvista: how b put the items is not known, as of imported runs: part of a difference may be",
+            "^mathvista: how b put the items is not known, as always of imported runs and of training's own",
         ),
         ({}, {"judged_by": "llm"}, "a model judged 2 of 2 samples of b, none of a"),
         ({"max_tokens": 512, "model": "other"}, {}, r"a and b differ in max_tokens \(2048, 512\)$"),

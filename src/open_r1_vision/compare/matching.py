@@ -187,8 +187,8 @@ def _list_pair(first: Run, other: Run) -> list[str]:
     prompts = sum(answers.prompt != other.items[index].prompt for index, answers in first.items.items())
     if unknown:
         notes.append(
-            f"how {' and '.join(unknown)} put the items is not known, as of imported runs: part of a difference may "
-            "be the prompt"
+            f"how {' and '.join(unknown)} put the items is not known, as always of imported runs and of training's "
+            "own evaluations: part of a difference may be the prompt"
         )
     elif prompts and first.styles == other.styles:
         notes.append(
