@@ -301,9 +301,9 @@ def format_table(claims: Sequence[Claim], study: Study) -> list[str]:
     return [
         *lines,
         "",
-        f"{len(study.seeds)} seed{'s' * (len(study.seeds) > 1)}, {study.size['steps']} steps of 32 questions and 8 completions (PeBR-R1: 45), "
-        f"{study.size['rows']} held-out rows, {study.processes} process{'es' * (study.processes > 1)}; {total:.0f} minutes for all runs, some of "
-        "which serve several lines.",
+        f"Seeds {', '.join(map(str, study.seeds))}; {study.size['steps']} steps of 32 questions and 8 completions "
+        f"(PeBR-R1: 45); {study.size['rows']} held-out rows; {total:.0f} minutes for all runs on {study.processes} "
+        "cores, some of which serve several lines.",
     ]
 
 
