@@ -14,6 +14,7 @@ from datasets import Dataset
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 from trl.data_utils import prepare_multimodal_messages
 
+from open_r1_vision.files import write_whole
 from open_r1_vision.reasoners.captions import CaptionReader
 from open_r1_vision.rewards.answers import extract_answer, score_answer
 from open_r1_vision.rewards.headers import extract_description
@@ -218,9 +219,7 @@ def write_samples(output_dir: Path, step: int, samples: list[Sample]) -> None:
     """Write the samples of an evaluation, whole or not at all."""
     path = output_dir / "evaluations" / f"step_{step:05d}.jsonl"
     path.parent.mkdir(parents=True, exist_ok=True)
-    draft = path.with_suffix(".tmp")
-    draft.write_text("".join(json.dumps(asdict(sample)) + "\n" for sample in samples), encoding="utf-8")
-    draft.rename(path)
+    write_whole(path, "".join(json.dumps(asdict(sample)) + "\n" for sample in samples))
 
 
 def read_evaluations(output_dir: Path) -> dict[int, list[Sample]]:

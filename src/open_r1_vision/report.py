@@ -9,6 +9,7 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
+from open_r1_vision.files import write_whole
 from open_r1_vision.held_out import MEASURES, Sample, read_evaluations, scores_of
 from open_r1_vision.learning_curve import CURVE_FILE, draw_curve
 from open_r1_vision.runs import RESULTS_FILE
@@ -57,9 +58,7 @@ def write_results(output_dir: Path, results: Mapping[str, Any], settings: Mappin
         "settings": json.loads(json.dumps(dict(settings), default=str)),
         "versions": {name: version(name) for name in _PACKAGES},
     }
-    draft = output_dir / f".{RESULTS_FILE}.tmp"
-    draft.write_text(json.dumps(results, indent=1), encoding="utf-8")
-    draft.rename(output_dir / RESULTS_FILE)  # it comes whole or not at all
+    write_whole(output_dir / RESULTS_FILE, json.dumps(results, indent=1))
     return results
 
 

@@ -3,18 +3,16 @@
 
 import base64
 import json
-import sys
-from importlib import import_module
 from io import BytesIO
-from types import ModuleType, SimpleNamespace
 
+import fake_vllm
 import pytest
 from fakes import Sums, options
 from PIL import Image
 from real_server import Server
 from scripted_server import ScriptedServer, fault, reply, send
 from text_model import save_text_model
-from tiny_models import END, IDS, VISION_IDS
+from tiny_models import IDS, VISION_IDS
 
 from open_r1_vision.evaluate.__main__ import main
 from open_r1_vision.evaluate.records import read_records
@@ -165,39 +163,14 @@ def test_a_server_without_its_client(tmp_path, capsys, monkeypatch):
     assert "needs the package openai: `pip install open_r1_vision[reasoners]`" in capsys.readouterr().err
 
 
-class FakeLLM:
-    """Stands for vllm.LLM: replies "AB", cut at odd seeds, and keeps what it is asked."""
-
-    made: list = []
-
-    def __init__(self, **kwargs):
-        self.kwargs, self.requests, self.params = kwargs, [], []
-        self.made.append(self)
-
-    def generate(self, requests, params, use_tqdm):
-        self.requests += requests
-        self.params += params
-        one = SimpleNamespace(token_ids=[32, 33, END], finish_reason="stop")
-        cut = SimpleNamespace(token_ids=(32, 33, 34, 35), finish_reason="length")
-        return [SimpleNamespace(outputs=[cut if param.seed % 2 else one]) for param in params]
-
-
 @pytest.mark.parametrize("drawn", [{"temperature": 0.6, "samples": 2}, {"temperature": 0.0, "samples": 1}])
 def test_vllm_is_asked_for_what_the_run_says(tmp_path, monkeypatch, tiny_model, drawn):
-    # TRL asks for vllm when its trainers are imported, and would find the stand-in
-    import_module("open_r1_vision.trainers.base")
-    module = ModuleType("vllm")
-    module.LLM, module.SamplingParams = FakeLLM, lambda **kwargs: SimpleNamespace(**kwargs)
-    monkeypatch.setitem(sys.modules, "vllm", module)
-    platforms = ModuleType("vllm.platforms")
-    platforms.current_platform = SimpleNamespace(is_cpu=lambda: False)
-    monkeypatch.setitem(sys.modules, "vllm.platforms", platforms)
-    monkeypatch.setattr(FakeLLM, "made", [])
+    engines = fake_vllm.install(monkeypatch)
     settings = {"max_tokens": 4, "max_pixels": 3136, "seed": 2, "vllm_max_model_length": 512, **drawn}
     pairs = [str(word) for name, value in settings.items() for word in (f"--{name}", value)]
     arguments = ["run", "--benchmark", "starter_digits", "--data", "3", "--model", tiny_model, "--backend", "vllm"]
     assert main([*arguments, *pairs, "--output", str(tmp_path)]) == 0
-    (engine,) = FakeLLM.made
+    (engine,) = engines
     assert (engine.kwargs["model"], engine.kwargs["max_model_len"]) == (tiny_model, 512)
     assert engine.kwargs["limit_mm_per_prompt"] == {"image": 1}
     assert engine.kwargs["mm_processor_kwargs"] == {"max_pixels": 3136}

@@ -4,14 +4,13 @@
 import base64
 import json
 import sys
-from importlib import import_module
 from io import BytesIO
 from pathlib import Path
-from types import ModuleType, SimpleNamespace
 
+import fake_vllm
 import pytest
 from PIL import Image
-from tiny_models import END, IDS, VISION_IDS, image
+from tiny_models import IDS, VISION_IDS, image
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "reasoners"))
 from scripted_server import ScriptedServer, fault, reply  # noqa: E402
@@ -38,43 +37,16 @@ def sample(tmp_path):
     return run
 
 
-class FakeLLM:
-    """Stands for vllm.LLM: replies "AB", ended by the model or by the limit, and keeps what it is asked."""
-
-    made: list = []
-
-    def __init__(self, **kwargs):
-        self.kwargs, self.requests, self.params = kwargs, [], []
-        self.made.append(self)
-
-    def generate(self, requests, params, use_tqdm):
-        assert len(requests) == len(params)
-        self.requests += requests
-        self.params += params
-        one = SimpleNamespace(token_ids=[32, 33, END], finish_reason="stop")
-        cut = SimpleNamespace(token_ids=(32, 33, 34, 35), finish_reason="length")
-        return [SimpleNamespace(outputs=[cut if param.seed % 2 else one]) for param in params]
-
-
 @pytest.fixture
-def fake_vllm(monkeypatch):
-    # TRL asks for vllm when its trainers are imported, and would find the stand-in
-    import_module("open_r1_vision.trainers.base")
-    module = ModuleType("vllm")
-    module.LLM, module.SamplingParams = FakeLLM, lambda **kwargs: SimpleNamespace(**kwargs)
-    monkeypatch.setitem(sys.modules, "vllm", module)
-    platforms = ModuleType("vllm.platforms")
-    platforms.current_platform = SimpleNamespace(is_cpu=lambda: False)
-    monkeypatch.setitem(sys.modules, "vllm.platforms", platforms)
-    monkeypatch.setattr(FakeLLM, "made", [])
-    return FakeLLM.made
+def engines(monkeypatch):
+    return fake_vllm.install(monkeypatch)
 
 
-def test_vllm_is_asked_as_training_would(sample, fake_vllm, tiny_model):
+def test_vllm_is_asked_as_training_would(sample, engines, tiny_model):
     settings = {"temperature": 1.1, "max_completion_length": 4, "max_pixels": 3136, "stop_token": "<|endoftext|>"}
     code, lines = sample(backend="vllm", model_name_or_path=tiny_model, seed=3, **settings)
     assert code == 0
-    (engine,) = fake_vllm
+    (engine,) = engines
     assert engine.kwargs["limit_mm_per_prompt"] == {"image": 1}
     assert engine.kwargs["mm_processor_kwargs"] == {"max_pixels": 3136}
     assert "distributed_executor_backend" not in engine.kwargs
@@ -100,7 +72,7 @@ def test_vllm_is_asked_as_training_would(sample, fake_vllm, tiny_model):
     assert told == [cut[bool(seed_of(3, *key) % 2)] for key in keys]
     # nothing is missing: no engine is started
     assert sample(backend="vllm", model_name_or_path=tiny_model, seed=3, **settings) == (0, lines)
-    assert len(fake_vllm) == 1
+    assert len(engines) == 1
 
 
 def test_vllm_that_is_not_installed(sample, tiny_model, monkeypatch, capsys):

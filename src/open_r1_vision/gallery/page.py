@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from open_r1_vision.files import write_whole
 from open_r1_vision.gallery.curves import build_curves, read_history, reward_names
 from open_r1_vision.gallery.pictures import read_images
 from open_r1_vision.gallery.rollouts import Describer
@@ -108,9 +109,7 @@ def write_gallery(
     }
     content = build_page(data, f"{about['name']}: rollouts")
     path.parent.mkdir(parents=True, exist_ok=True)
-    draft = path.with_name(f".{path.name}.tmp")
-    draft.write_bytes(content)
-    draft.replace(path)
+    write_whole(path, [content])
     return Gallery(
         path=path,
         num_bytes=len(content),

@@ -27,6 +27,7 @@ from accelerate.utils import gather_object
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from open_r1_vision.distributed import is_main_process
+from open_r1_vision.files import write_whole
 from open_r1_vision.image_keys import image_key
 from open_r1_vision.rewards.facts import facts_to_state
 from open_r1_vision.run_log import IMAGES_FOLDER, LOG_FILE, finite, read_log
@@ -163,9 +164,7 @@ class LogFile(TrainerCallback):
         path = Path(str(args.output_dir)) / LOG_FILE
         if state.is_world_process_zero and path.exists():
             kept = [json.dumps(entry) for entry in read_log(path) if entry.get("step", 0) <= state.global_step]
-            draft = path.with_suffix(".tmp")
-            draft.write_text("".join(line + "\n" for line in kept if state.global_step), encoding="utf-8")
-            draft.rename(path)
+            write_whole(path, "".join(line + "\n" for line in kept if state.global_step))
 
     def on_log(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         if state.is_world_process_zero and state.log_history:
