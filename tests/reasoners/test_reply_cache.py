@@ -7,6 +7,7 @@ import signal
 import sqlite3
 import subprocess
 import sys
+import threading
 import time
 
 import pytest
@@ -70,6 +71,22 @@ def test_several_processes_write_one_cache_and_one_log(tmp_path):
         assert own == [number for number in range(50) for _ in range(2)]
     for writer in writers:
         writer.stdout.close()
+
+
+def test_a_file_that_another_process_is_setting_up_is_waited_for(tmp_path):
+    # to a process that turns a file to a write-ahead log while another writes, SQLite says "locked" at once
+    other = sqlite3.connect(tmp_path / "cache.sqlite", isolation_level=None, check_same_thread=False)
+    other.execute("CREATE TABLE unrelated (number INTEGER)")
+    other.execute("BEGIN IMMEDIATE")
+    release = threading.Timer(0.5, other.execute, ["COMMIT"])
+    release.start()
+    cache = ReplyCache(tmp_path / "cache.sqlite")
+    assert cache.num_faults == 0
+    release.join()
+    cache.put([entry(1)])
+    assert cache.get([b"key 1"]) == {b"key 1": ("reply 1", "stop")}
+    cache.close()
+    other.close()
 
 
 def test_a_process_killed_while_writing_leaves_whole_replies(tmp_path):

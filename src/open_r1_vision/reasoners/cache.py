@@ -113,9 +113,7 @@ class ReplyCache:
                 self.path, timeout=_BUSY_SECONDS, isolation_level=None, check_same_thread=False
             )
             try:
-                connection.execute("PRAGMA journal_mode=WAL")
-                connection.execute("PRAGMA synchronous=NORMAL")
-                connection.execute(_SCHEMA)
+                _set_up(connection)
             except sqlite3.Error:
                 connection.close()
                 raise
@@ -128,3 +126,22 @@ class ReplyCache:
             logger.warning(
                 "The cache %s can't be %s: %s. Replies are asked for anew. Said once.", self.path, what, error
             )
+
+
+def _set_up(connection: sqlite3.Connection) -> None:
+    """Write-ahead log and table, waiting for other processes that set up the same new file.
+
+    SQLite's own timeout doesn't hold here: of several processes that turn a file to a write-ahead log at once, all but
+    one are told at once that it is locked.
+    """
+    deadline = time.monotonic() + _BUSY_SECONDS
+    while True:
+        try:
+            connection.execute("PRAGMA journal_mode=WAL")
+            connection.execute("PRAGMA synchronous=NORMAL")
+            connection.execute(_SCHEMA)
+            return
+        except sqlite3.OperationalError as error:
+            if "locked" not in str(error) or time.monotonic() > deadline:
+                raise
+            time.sleep(0.01)
