@@ -36,5 +36,7 @@ def install(monkeypatch):
     platforms = ModuleType("vllm.platforms")
     platforms.current_platform = SimpleNamespace(is_cpu=lambda: False)
     monkeypatch.setitem(sys.modules, "vllm.platforms", platforms)
+    for name in ("sampling.vllm", "reasoners.backends"):
+        monkeypatch.setattr(import_module(f"open_r1_vision.{name}"), "check_installation", lambda *asked: None)
     monkeypatch.setattr(FakeLLM, "made", [])
     return FakeLLM.made

@@ -8,8 +8,9 @@ import pytest
 import torch
 from text_model import save_text_model
 
-from open_r1_vision.reasoners import Failure, ReasonerConfig, Reply, build_reasoner
+from open_r1_vision.reasoners import Failure, ReasonerConfig, Reply, backends, build_reasoner
 from open_r1_vision.reasoners.local import LocalReasoner
+from open_r1_vision.vllm_support import installation
 
 
 @pytest.fixture(scope="module")
@@ -170,6 +171,7 @@ def test_vllm_gets_token_ids_limits_and_the_schema(folder, monkeypatch):
     vllm.LLM, vllm.SamplingParams, vllm.sampling_params = LLM, lambda **settings: settings, params
     monkeypatch.setitem(sys.modules, "vllm", vllm)
     monkeypatch.setitem(sys.modules, "vllm.sampling_params", params)
+    monkeypatch.setattr(backends, "check_installation", lambda *asked: None)
     monkeypatch.setenv("WORLD_SIZE", "2")
     settings = {"backend": "vllm", "gpu_memory": 0.2, "response_schema": {"type": "object"}, "temperature": 0.5}
     reasoner = local(folder, **settings)
@@ -195,6 +197,6 @@ def test_vllm_gets_token_ids_limits_and_the_schema(folder, monkeypatch):
 
 
 def test_vllm_that_is_not_there_is_named(folder, monkeypatch):
-    monkeypatch.setitem(sys.modules, "vllm", None)
-    with pytest.raises(ValueError, match=r"pip install open_r1_vision\[vllm\]"):
+    monkeypatch.setattr(installation, "DISTRIBUTIONS", ())
+    with pytest.raises(ValueError, match=r"backend is vllm, but vLLM is not installed.*set backend to transformers"):
         LocalReasoner(ReasonerConfig(kind="local", model=folder, backend="vllm", max_tokens=8))

@@ -18,6 +18,7 @@ from scripted_server import ScriptedServer, fault, reply  # noqa: E402
 from open_r1_vision.sample import main  # noqa: E402
 from open_r1_vision.sampling.draws import seed_of  # noqa: E402
 from open_r1_vision.sampling.endpoint import fit_pixels  # noqa: E402
+from open_r1_vision.vllm_support import installation  # noqa: E402
 
 ROWS = {"dataset": "processes.rows", "dataset_options": {"count": 3, "texts": [1]}, "system_prompt": None}
 
@@ -76,9 +77,11 @@ def test_vllm_is_asked_as_training_would(sample, engines, tiny_model):
 
 
 def test_vllm_that_is_not_installed(sample, tiny_model, monkeypatch, capsys):
-    monkeypatch.setitem(sys.modules, "vllm", None)
+    monkeypatch.setattr(installation, "DISTRIBUTIONS", ())
     assert sample(backend="vllm", model_name_or_path=tiny_model)[0] == 2
-    assert "backend is vllm, which is not installed: `pip install open_r1_vision[vllm]`" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert "backend is vllm, but vLLM is not installed." in said
+    assert "or set backend to transformers." in said
 
 
 def content(body):

@@ -28,7 +28,7 @@ class FakeVLLM:
 
     def __init__(self, **kwargs):
         self.__dict__.update(kwargs)
-        self.events, self.prompts, self.images, self.settings = [], [], [], []
+        self.events, self.prompts, self.images, self.settings, self.requests = [], [], [], [], []
         self._init_vllm()
 
     def _init_vllm(self):
@@ -46,6 +46,7 @@ class FakeVLLM:
         self.prompts.append(prompts)
         self.images.append(images)
         self.settings.append((self.temperature, self.top_k, self.max_completion_length))
+        self.requests.append(self.generation_kwargs)
         read = [[token for token in ids for _ in range(4 if token == IMAGE else 1)] for ids in prompts]
         banned = (self.generation_kwargs or {}).get("logprob_token_ids", ())
         # the ban leaves nothing of these
@@ -63,7 +64,7 @@ def stand_in(monkeypatch):
     monkeypatch.setattr(grpo_trainer, "VLLMGeneration", FakeVLLM)
     monkeypatch.setattr(vllm_generation, "LLM", None, raising=False)
     monkeypatch.setattr(engine, "prepare_engine", lambda: None)
-    monkeypatch.setattr(colocated_vllm, "check_installation", lambda: None)
+    monkeypatch.setattr(colocated_vllm, "check_installation", lambda *asked: None)
     monkeypatch.setattr(colocated_vllm.ColocatedVLLM, "measure_vllm_gap", lambda self: 0.0)
 
 
@@ -153,11 +154,17 @@ def test_vllm_never_samples_vision_tokens(make_with_vllm):
 
 
 def test_greedy_replies_of_vllm(make_with_vllm):
-    trainer = make_with_vllm(VisionGRPOTrainer, rows(1), temperature=0.9, top_k=5)
+    asked = {"logit_bias": {33: 2.0}, "frequency_penalty": 1.0, "stop_token_ids": [40]}
+    trainer = make_with_vllm(VisionGRPOTrainer, rows(1), temperature=0.9, top_k=5, generation_kwargs=asked)
+    fake = trainer.vllm_generation
+    of_sampling = fake.generation_kwargs
     chat = [{"role": "user", "content": [{"type": "text", "text": "Hi"}]}]
     assert trainer.generate_greedy([chat, chat], 3) == ["AB", "AB"]
-    fake = trainer.vllm_generation
     assert fake.settings == [(0.0, 0, 3)]
+    # what bends sampling is left out, for the reply of a reader isn't a sample
+    bans = {"logit_bias": dict.fromkeys(VISION_IDS, -100.0), "logprobs": 4, "logprob_token_ids": sorted(VISION_IDS)}
+    assert fake.requests == [{**bans, "stop_token_ids": [40]}]
+    assert fake.generation_kwargs is of_sampling
     assert (fake.temperature, fake.top_k, fake.max_completion_length) == (0.9, 5, 6)
 
 

@@ -127,19 +127,30 @@ def test_the_trainers_own_rounding_is_as_large(starter, make, gaps):
 
 
 def test_text_alone(wide_model, make, gaps):
-    trainer = make(wide_model(), rows(0, 0).remove_columns("images"), max_steps=3)
+    trainer = make(wide_model(), rows(0, 0).remove_columns("images"), max_steps=20)
     trainer.train()
-    assert max(gaps("qwen2_5_vl, text alone, float32", trainer)) <= FLOAT32
-
-
-def test_lora(wide_model, make, gaps):
-    """The merged weights arrive: the adapter moves the policy far from where it was."""
-    config = LoraConfig(r=4, lora_alpha=64, target_modules=["q_proj", "v_proj", "down_proj"], task_type="CAUSAL_LM")
-    trainer = make(wide_model(), unequal(1, 2), peft_config=config, max_steps=20, learning_rate=3e-2)
-    trainer.train()
-    values = gaps("qwen2_5_vl, LoRA, float32", trainer)
+    values = gaps("qwen2_5_vl, text alone, float32", trainer)
     assert len(values) == 20
     assert max(values) <= FLOAT32
+
+
+def test_rows_that_are_streamed(wide_model, make):
+    """They have no length and no places; the check takes the first ones."""
+    trainer = make(wide_model(), unequal(1, 0).to_iterable_dataset(), max_steps=2)
+    trainer.train()
+    assert max(gap for (gap,) in step_logs(trainer, NAME)) <= FLOAT32
+
+
+@pytest.mark.parametrize(("dtype", "limit"), [("float32", FLOAT32), ("bfloat16", BFLOAT16)])
+def test_lora(wide_model, make, gaps, dtype, limit):
+    """The merged weights arrive: the adapter moves the policy far from where it was."""
+    config = LoraConfig(r=4, lora_alpha=64, target_modules=["q_proj", "v_proj", "down_proj"], task_type="CAUSAL_LM")
+    settings = {"learning_rate": 3e-2 if dtype == "float32" else 3e-3}
+    trainer = make(wide_model(), unequal(1, 2), peft_config=config, max_steps=20, dtype=dtype, **settings)
+    trainer.train()
+    values = gaps(f"qwen2_5_vl, LoRA, {dtype}", trainer)
+    assert len(values) == 20
+    assert max(values) <= limit
     # what vLLM would have without the last push
     model, last = trainer.model, trainer.outputs[-1]
     with torch.no_grad(), model.disable_adapter():
@@ -189,13 +200,17 @@ def test_hints_without_another_push(wide_model, make, gaps):
     assert any(tokenizer.decode(ids).endswith("<think>One. Two.") for ids, _ in notes["prompts"])
 
 
-def test_sleep_pushes_before_each_pass(wide_model, make, gaps):
+def test_sleep_without_another_push(wide_model, make, gaps):
     """On a GPU sleep throws the weights away; on a CPU it does nothing, and TRL pushes them all the same."""
-    trainer = make(wide_model(), unequal(1, 2), max_steps=2, vllm_enable_sleep_mode=True)
+    dataset = unequal(1, 0).add_column("reasoning_steps", [["One.", "Two.", "Three."]] * 2)
+    settings = {"gate": lambda completions, **_: [0.0] * len(completions), "max_steps": 3, "shuffle_dataset": False}
+    sleeping = {"vllm_enable_sleep_mode": True}
+    trainer = make(wide_model(), dataset, HintGRPOTrainer, HintGRPOConfig, **settings, **sleeping)
     notes = watch(trainer)
     trainer.train()
     assert max(gaps("qwen2_5_vl, sleep (without effect on a CPU), float32", trainer)) <= FLOAT32
-    assert notes["syncs"] >= notes["passes"] == 4
+    # the check's two passes, and three of each step; one push more than steps, before the first of them was a second
+    assert (notes["syncs"], notes["passes"]) == (3 + 1, 2 + 3 * 3)
 
 
 def test_the_update_shares_prompts(wide_model, make, gaps):
@@ -264,6 +279,33 @@ def test_log_probabilities_are_those_of_the_whole_vocabulary(wide_model, make):
     assert max(shares) > 0.5
     # without the correction they would be off by this much
     assert -math.log1p(-max(shares)) > 0.5
+
+
+# ---- sampling that is bent on purpose
+
+
+@pytest.mark.parametrize(
+    "bent",
+    [
+        {"generation_kwargs": {"top_p": 0.5}},
+        {"generation_kwargs": {"top_k": 5}},
+        {"generation_kwargs": {"frequency_penalty": 1.0}},
+        {"generation_kwargs": {"logit_bias": {33: 5.0}}},
+        {"generation_kwargs": {"allowed_token_ids": [32, 33, 34]}},
+        {"vllm_structured_outputs_regex": "[ab]+"},
+        {"top_p": 0.5},
+    ],
+)
+def test_settings_that_bend_sampling_are_no_fault(wide_model, make, bent):
+    """vLLM's log-probabilities are far from the trainer's then, as they should be: the check leaves them out."""
+    trainer = make(wide_model(), rows(1, 1), max_steps=2, **bent)
+    assert 0 < trainer.measure_vllm_gap() <= FLOAT32
+    before = dict(trainer.vllm_generation.generation_kwargs)
+    trainer.train()
+    assert trainer.state.global_step == 2
+    assert trainer.vllm_generation.generation_kwargs == before
+    # far above the limit that would have stopped the run
+    assert max(gap for (gap,) in step_logs(trainer, NAME)) > 1e-4
 
 
 # ---- what the check stops

@@ -11,6 +11,8 @@ from types import SimpleNamespace
 import pytest
 from tiny_models import build_processor, build_tokenizer
 from transformers.utils import is_torchvision_available
+from trl.generation import vllm_generation
+from trl.generation.vllm_generation import VLLMGeneration
 
 from open_r1_vision.models import load_processor
 from open_r1_vision.vllm_support.engine import ColocatedEngine, check_prompts
@@ -49,6 +51,67 @@ def test_prompts_are_compared_token_for_token():
         ValueError, match=r"in row 0 of the batch: 1 tokens, not 2, and from token 1 on \[\], not \[2\]"
     ):
         check_prompts([[1, 2]], [[1]])
+
+
+class SleepyLLM:
+    """Notes when it sleeps, wakes, samples, and forgets image features."""
+
+    def __init__(self):
+        self.events = []
+        self.llm_engine = SimpleNamespace(reset_encoder_cache=lambda: None)
+        self.reset_prefix_cache = lambda: self.events.append("new weights")
+
+    def sleep(self, level):
+        self.events.append(f"sleep {level}")
+
+    def wake_up(self, tags):
+        self.events += [f"wake {tag}" for tag in tags]
+
+    def generate(self, prompts, sampling_params, use_tqdm):
+        self.events.append("sample")
+        output = SimpleNamespace(token_ids=[1], logprobs=None)
+        return [SimpleNamespace(prompt_token_ids=one["prompt_token_ids"], outputs=[output]) for one in prompts]
+
+
+def sleepy_engine(monkeypatch, *mixins):
+    """TRL's own backend around SleepyLLM, in the state after its construction."""
+    monkeypatch.setattr(vllm_generation, "SamplingParams", SimpleNamespace, raising=False)
+    cls = type("Engine", (*mixins, VLLMGeneration), {"_iter_named_params": lambda self: iter(())})
+    engine = object.__new__(cls)
+    sampling = {"temperature": 1.0, "top_p": 1.0, "top_k": 0, "min_p": 0.0, "repetition_penalty": 1.0, "logprobs": 0}
+    vars(engine).update(sampling, max_completion_length=4, generation_kwargs={}, structured_outputs_regex=None)
+    vars(engine).update(model=None, mode="colocate", tensor_parallel_size=1, _is_cpu=True, _image_token_id=None)
+    vars(engine).update(accelerator=SimpleNamespace(), llm=SleepyLLM(), enable_sleep_mode=True)
+    engine._llm_weights_sleeping = True
+    return engine
+
+
+def sample_twice(engine):
+    engine.sync_weights()
+    for _ in range(2):
+        engine.generate([[5, 6]], None, 1)
+    events, engine.llm.events = engine.llm.events, []
+    return events
+
+
+def test_weights_stay_in_the_hosts_memory_while_they_are_asked_for_again(monkeypatch):
+    """As TRL does it, each pass gets them pushed; of level 1 they come back by themselves."""
+    pushed = ["wake weights", "new weights", "wake kv_cache", "sample"]
+    stock = sleepy_engine(monkeypatch)
+    assert [sample_twice(stock) for _ in range(2)] == [[*pushed, "sleep 2"] * 2] * 2
+    engine = sleepy_engine(monkeypatch, ColocatedEngine)
+    # whether there will be a second pass is not known before there was one
+    assert sample_twice(engine) == [*pushed, "sleep 2", *pushed, "sleep 1"]
+    again = ["wake weights", "wake kv_cache", "sample", "sleep 1"]
+    assert [sample_twice(engine) for _ in range(2)] == [[*pushed, "sleep 1", *again]] * 2
+
+
+def test_a_single_pass_needs_no_memory_of_the_host(monkeypatch):
+    engine = sleepy_engine(monkeypatch, ColocatedEngine)
+    for _ in range(3):
+        engine.sync_weights()
+        engine.generate([[5, 6]], None, 1)
+    assert engine.llm.events == ["wake weights", "new weights", "wake kv_cache", "sample", "sleep 2"] * 3
 
 
 def test_equal_processors_need_no_settings(any_model):

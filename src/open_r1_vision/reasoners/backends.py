@@ -15,6 +15,7 @@ from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_N
 from open_r1_vision.distributed import num_processes
 from open_r1_vision.models import without_zero3
 from open_r1_vision.reasoners.config import ReasonerConfig
+from open_r1_vision.vllm_support.installation import check_installation
 
 #: A reply and its finish reason; None where the time was up.
 Text = tuple[str, str] | None
@@ -110,17 +111,13 @@ class VllmBackend:
     """vLLM's engine in this process, beside the policy. Arguments as :class:`TransformersBackend`.
 
     Raises:
-        ValueError: vLLM is not installed.
+        ValueError: vLLM is not installed, or not with what it was built for.
     """
 
     def __init__(self, config: ReasonerConfig, folder: str, tokenizer: Any, context: int) -> None:
-        try:
-            import vllm
-        except ImportError as error:
-            raise ValueError(
-                "backend is vllm, which is not installed: `pip install open_r1_vision[vllm]`, or set backend to "
-                "transformers."
-            ) from error
+        check_installation("backend is vllm", "set backend to transformers")
+        import vllm
+
         self.config = config
         # each process of torchrun has an engine of its own, in the process, as TRL's colocated ones
         distributed = {"distributed_executor_backend": "external_launcher"} if num_processes() > 1 else {}

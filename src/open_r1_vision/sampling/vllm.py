@@ -11,6 +11,7 @@ from open_r1_vision.distributed import num_processes
 from open_r1_vision.models import collapse_runs, vision_token_ids
 from open_r1_vision.sampling.draws import Draw, Prompt, seed_of
 from open_r1_vision.sampling.options import DrawArguments
+from open_r1_vision.vllm_support.installation import check_installation
 from open_r1_vision.vllm_support.plugin import register
 from open_r1_vision.vllm_support.processors import complete_folder
 
@@ -25,19 +26,15 @@ class VllmSampler:
         most_images: of a row.
 
     Raises:
-        ValueError: vLLM is not installed.
+        ValueError: vLLM is not installed, or not with what it was built for.
     """
 
     num_ahead = 0
 
     def __init__(self, options: DrawArguments, folder: str, processor: Any, most_images: int) -> None:
-        try:
-            import vllm
-        except ImportError as error:
-            raise ValueError(
-                "backend is vllm, which is not installed: `pip install open_r1_vision[vllm]`, or set backend to "
-                "transformers."
-            ) from error
+        check_installation("backend is vllm", "set backend to transformers")
+        import vllm
+
         self._options = options
         self._processor = processor
         config = AutoConfig.from_pretrained(folder, revision=options.model_revision)

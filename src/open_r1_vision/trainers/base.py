@@ -190,30 +190,22 @@ class VisionGRPOTrainer(
     def _greedy(self, max_new_tokens: int) -> Iterator[None]:
         """Replace the sampling settings of whichever backend generates."""
         if self.use_vllm:
-            settings: dict[str, Any] = {
-                "temperature": 0.0,
-                "top_p": 1.0,
-                "top_k": 0,
-                "min_p": 0.0,
-                "repetition_penalty": 1.0,
-                "max_completion_length": max_new_tokens,
-            }
-            target: Any = self.vllm_generation
-        else:
-            greedy = {
-                "do_sample": False,
-                "temperature": 1.0,
-                "top_p": 1.0,
-                "top_k": 50,
-                "min_p": None,
-                "repetition_penalty": 1.0,
-                "max_new_tokens": max_new_tokens,
-            }
-            config = type(self.generation_config)(**{**self.generation_config.to_dict(), **greedy})
-            config.disable_compile = True
-            settings = {"generation_config": config, "generation_kwargs": {**self.generation_kwargs, **greedy}}
-            target = self
-        with swapped(target, settings):
+            with self.sampling_wholly(temperature=0.0, max_completion_length=max_new_tokens):
+                yield
+            return
+        greedy = {
+            "do_sample": False,
+            "temperature": 1.0,
+            "top_p": 1.0,
+            "top_k": 50,
+            "min_p": None,
+            "repetition_penalty": 1.0,
+            "max_new_tokens": max_new_tokens,
+        }
+        config = type(self.generation_config)(**{**self.generation_config.to_dict(), **greedy})
+        config.disable_compile = True
+        kwargs = {**self.generation_kwargs, **greedy}
+        with swapped(self, {"generation_config": config, "generation_kwargs": kwargs}):
             yield
 
     # ---- one generation batch

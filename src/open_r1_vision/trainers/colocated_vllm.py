@@ -4,6 +4,7 @@
 import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
+from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -14,7 +15,7 @@ from trl.trainer import grpo_trainer
 
 from open_r1_vision.models import vision_token_ids
 from open_r1_vision.vllm_support.engine import ColocatedEngine
-from open_r1_vision.vllm_support.installation import check_installation
+from open_r1_vision.vllm_support.installation import check_installation, check_port
 
 if TYPE_CHECKING:
     from trl import GRPOTrainer as Base
@@ -29,7 +30,10 @@ LIMITS = {torch.float32: 1e-4, torch.float16: 3e-2, torch.bfloat16: 3e-2}
 _ROWS_LOOKED_AT = 8
 _TOKENS_CHECKED = 16
 #: Sampling as the trainer computes it: from the whole distribution.
-_WHOLE = {"top_p": 1.0, "top_k": 0, "min_p": 0.0, "repetition_penalty": 1.0}
+_WHOLE = {"top_p": 1.0, "top_k": 0, "min_p": 0.0, "repetition_penalty": 1.0, "structured_outputs_regex": None}
+#: Further settings of a request that leave the distribution as it is; all others may bend it.
+_HARMLESS = {"seed", "stop", "stop_token_ids", "include_stop_str_in_output", "ignore_eos", "detokenize"}
+_HARMLESS |= {"skip_special_tokens", "spaces_between_special_tokens", "logprobs", "logprob_token_ids"}
 
 
 class ColocatedVLLM(Base):
@@ -42,7 +46,7 @@ class ColocatedVLLM(Base):
     second shows weights that didn't arrive.
 
     Weights are pushed once for each sampling; further passes of a step (captions that the policy reads, hints) go
-    without, unless `vllm_enable_sleep_mode` has thrown them away in between.
+    without, also with `vllm_enable_sleep_mode`, see ColocatedEngine.
 
     Overrides `_generate_and_score_completions`, which calls GRPOTrainer's.
     """
@@ -56,14 +60,16 @@ class ColocatedVLLM(Base):
     def __init__(self, model: Any, reward_funcs: Any = None, args: Any = None, *rest: Any, **kwargs: Any) -> None:
         self._steps_compared = set()
         if args.use_vllm:
-            check_installation()
+            check_installation("use_vllm is true", "set use_vllm to false")
+        if args.use_vllm and args.vllm_mode == "colocate":
+            check_port()
         with _colocated_backend(args):
             super().__init__(model, reward_funcs, args, *rest, **kwargs)
         if self.use_vllm and self.vllm_mode == "colocate":
             self.add_callback(_CheckCallback(self))
         elif self.use_vllm:
             kwargs = dict(self.vllm_generation.generation_kwargs or {})
-            banned = dict.fromkeys(vision_token_ids(self.accelerator.unwrap_model(self.model).config), -100.0)
+            banned = dict.fromkeys(self._vision_tokens(), -100.0)
             bias = {**banned, **(kwargs.get("logit_bias") or {})}
             self.vllm_generation.generation_kwargs = {**kwargs, "logit_bias": bias}
 
@@ -76,8 +82,8 @@ class ColocatedVLLM(Base):
             Mean absolute difference of the log-probabilities of vLLM and of the trainer, over all tokens and
             processes.
         """
-        count = min(_ROWS_LOOKED_AT, len(self.train_dataset))
-        rows = sorted((self.train_dataset[index] for index in range(count)), key=lambda row: len(_images_of(row)))
+        # a data set that is streamed has neither length nor places
+        rows = sorted(islice(self.train_dataset, _ROWS_LOOKED_AT), key=lambda row: len(_images_of(row)))
         differences = []
         was_training = self.model.training
         self.model.eval()
@@ -95,7 +101,7 @@ class ColocatedVLLM(Base):
         chat = prepare_multimodal_messages(row["prompt"], images=images) if images else row["prompt"]
         prompt_ids, of_rows, fields = super()._tokenize_prompts([chat])
         length = min(_TOKENS_CHECKED, self.vllm_generation.max_completion_length)
-        with swapped(self.vllm_generation, {**_WHOLE, "max_completion_length": length}):
+        with self.sampling_wholly(max_completion_length=length):
             (ids,), (logprobs,) = super()._generate_single_turn(prompt_ids, of_rows, fields, 1)
         device = self.accelerator.device
         tokens = torch.tensor([[*prompt_ids[0], *ids]], device=device)
@@ -131,8 +137,9 @@ class ColocatedVLLM(Base):
             "from the policy that is trained. Likely causes: the model's weights did not reach vLLM (a model that "
             "was changed after it was loaded, an architecture whose names differ); vLLM computes in another precision "
             f"than the trainer ({self.accelerator.mixed_precision!r} over {self.model.dtype} weights); images that "
-            "the two prepare differently (pixel limits, a processor given by hand). Where the rounding of a large "
-            "model is all there is, raise vllm_max_logprob_gap."
+            "the two prepare differently (pixel limits, a processor given by hand); a logits processor of vLLM's "
+            "that the trainer knows nothing of. Where the rounding of a large model is all there is, raise "
+            "vllm_max_logprob_gap."
         )
 
     def _generate_and_score_completions(self, inputs: list[dict[str, Any]]) -> dict[str, Any]:
@@ -144,9 +151,38 @@ class ColocatedVLLM(Base):
             self.judge_vllm_gap(self._metrics["train"]["sampling/sampling_logp_difference/mean"][-1])
         return output
 
+    @contextmanager
+    def sampling_wholly(self, **settings: Any) -> Iterator[None]:
+        """Let vLLM sample as the trainer computes: image tokens stay banned, and stop tokens end a completion.
+
+        Args:
+            settings: further attributes of the backend for that while, such as `temperature`.
+        """
+        backend = self.vllm_generation
+        given = backend.generation_kwargs or {}
+        kwargs = {name: value for name, value in given.items() if name in _HARMLESS}
+        bias = {token: value for token, value in self._logit_bias().items() if token in self._vision_tokens()}
+        if bias:
+            kwargs["logit_bias"] = bias
+        with swapped(backend, {**_WHOLE, "generation_kwargs": kwargs, **settings}):
+            yield
+
     def _samples_wholly(self) -> bool:
         """Whether vLLM samples from the whole distribution, so that its log-probabilities can be the trainer's."""
-        return all(getattr(self.vllm_generation, name) in (value, None) for name, value in _WHOLE.items())
+        backend = self.vllm_generation
+        settings = {name for name, value in (backend.generation_kwargs or {}).items() if value is not None}
+        return (
+            all(getattr(backend, name) in (value, None) for name, value in _WHOLE.items())
+            and settings <= {*_HARMLESS, "logit_bias"}
+            and self._logit_bias().keys() <= self._vision_tokens()
+        )
+
+    def _logit_bias(self) -> dict[int, float]:
+        bias = (self.vllm_generation.generation_kwargs or {}).get("logit_bias") or {}
+        return {int(token): value for token, value in bias.items()}
+
+    def _vision_tokens(self) -> set[int]:
+        return vision_token_ids(self.accelerator.unwrap_model(self.model).config)
 
 
 class _CheckCallback(TrainerCallback):

@@ -10,7 +10,6 @@ import torch
 from trl.generation import vllm_generation
 
 from open_r1_vision.models import collapse_runs, vision_token_ids
-from open_r1_vision.vllm_support.installation import check_port
 from open_r1_vision.vllm_support.plugin import prepare_engine
 from open_r1_vision.vllm_support.processors import complete_folder, processor_settings
 
@@ -34,18 +33,23 @@ class ColocatedEngine(Base):
       tokens, larger by -log(1 - p) than the trainer's where the banned ones have probability p. It is asked for their
       log-probabilities too, and gives back those of the whole vocabulary: importance ratios don't see the ban. With
       top_k, top_p or min_p it says nothing about tokens outside the nucleus, and its values stay as they are.
+    - With sleep, TRL throws the weights away after each pass and pushes them again before the next. Once a second pass
+      wants the weights that the first one had, they lie in the host's memory between passes (sleep of level 1).
 
     Raises:
-        ValueError: MASTER_PORT is taken, or a processor that differs from the trainer's, see
+        ValueError: a processor that differs from the trainer's, see
             :func:`open_r1_vision.vllm_support.processors.processor_settings`.
     """
 
     model: Any
+    enable_sleep_mode: bool
     #: Tokens that are never sampled.
     banned: tuple[int, ...] = ()
+    #: Whether sleep leaves the weights in the host's memory; TRL's would be pushed again for each pass.
+    keeps_weights = False
+    _weights_in_host = False
 
     def _init_vllm(self) -> None:
-        check_port()
         prepare_engine()
         config = self.model.config
         self._image_token_id = getattr(config, "image_token_id", None)
@@ -80,6 +84,7 @@ class ColocatedEngine(Base):
 
     def sync_weights(self) -> None:
         super().sync_weights()
+        self._weights_in_host = False
         self.llm.llm_engine.reset_encoder_cache()
 
     def generate(self, prompts: list, images: list | None, num_generations: int, profiler: Any = None) -> tuple:
@@ -89,7 +94,7 @@ class ColocatedEngine(Base):
             images = [of_row or None for of_row in images]
             single = [collapse_runs(ids, self._image_token_id) for ids in prompts]
         # on a CPU, compiling what the sampler would compile takes longer than all that it does
-        with torch.compiler.set_stance("force_eager" if self._is_cpu else "default"):
+        with torch.compiler.set_stance("force_eager" if self._is_cpu else "default"), self._awake():
             seen, completions, logprobs, token_ids = super().generate(single, images, num_generations, profiler)
         check_prompts(prompts, seen)
         if logprobs is not None and token_ids is not None and self.banned:
@@ -102,6 +107,31 @@ class ColocatedEngine(Base):
             ]
             token_ids = [[[token] for token in ids] for ids in completions]
         return seen, completions, logprobs, token_ids
+
+    @contextmanager
+    def _awake(self) -> Iterator[None]:
+        """A pass of the engine, between sleep and sleep."""
+        if not self.enable_sleep_mode:
+            yield
+            return
+        if self._weights_in_host:
+            vllm_generation.empty_cache()
+            self.llm.wake_up(tags=["weights"])
+            self._weights_in_host = False
+        elif self._llm_weights_sleeping:
+            # they were not pushed since the pass before: this is another one with the same weights
+            self.keeps_weights = True
+        if not self.keeps_weights:
+            yield
+            return
+        stock = self.llm.sleep
+        self.llm.sleep = lambda level: stock(level=1)
+        try:
+            yield
+        finally:
+            self.llm.sleep = stock
+        self._llm_weights_sleeping = False
+        self._weights_in_host = True
 
     def _without_ban(self, logprobs: dict[int, float | None], token: int) -> float | None:
         """The log-probability that a sampled token would have had without the ban."""
