@@ -220,7 +220,7 @@ def _read_again(folder: Path, measure: str) -> dict[str, float]:
     from open_r1_vision.rewards.answers import score_answer
     from open_r1_vision.starter import digits
     from open_r1_vision.trainers.caption import build_reader
-    from open_r1_vision.trainers.config import CaptionGRPOConfig
+    from open_r1_vision.trainers.caption_config import CaptionGRPOConfig
 
     recipe = yaml.safe_load((ROOT / RUNS["reader_captions"].recipe).read_text(encoding="utf-8"))
     names = ("reader_prompt", "reader_template", "reader_answer")

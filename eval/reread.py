@@ -128,7 +128,7 @@ def _read_run(folder: Path) -> _Run:
     from open_r1_vision.held_out import read_evaluations
     from open_r1_vision.report import read_results
     from open_r1_vision.runs import RESULTS_FILE
-    from open_r1_vision.trainers.config import CaptionGRPOConfig
+    from open_r1_vision.trainers.caption_config import CaptionGRPOConfig
 
     if not (folder / RESULTS_FILE).is_file():
         raise ValueError(f"{folder} holds no {RESULTS_FILE}: give the output folder of a finished run.")

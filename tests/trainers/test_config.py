@@ -81,6 +81,30 @@ def test_a_gap_that_rounding_alone_makes(config):
         config(vllm_max_logprob_gap=0)
 
 
+@pytest.mark.parametrize(
+    ("settings", "named"),
+    [
+        ({"top_p": 0.9, "top_k": 50}, "top_p, top_k"),
+        ({"min_p": 0.1}, "min_p"),
+        ({"repetition_penalty": 1.1}, "repetition_penalty"),
+        ({"generation_kwargs": {"top_p": 0.9, "seed": 1}}, "top_p"),
+        ({"generation_kwargs": '{"bad_words": ["a"]}'}, "bad_words"),
+        ({"vllm_structured_outputs_regex": "[ab]+"}, "structured_outputs_regex"),
+    ],
+)
+def test_sampling_that_vllms_correction_would_punish(config, settings, named):
+    message = rf"{named} bend what is sampled.*correction to false, or leave {named} out"
+    with pytest.raises(ValueError, match=message):
+        config(use_vllm=True, **settings)
+    config(use_vllm=True, vllm_importance_sampling_correction=False, **settings)
+    config(use_vllm=False, **settings)
+
+
+def test_sampling_from_the_whole_distribution(config):
+    harmless = {"seed": 1, "logit_bias": {7: -100.0}, "stop_token_ids": [3], "top_p": 1.0, "min_p": None}
+    config(use_vllm=True, top_k=-1, temperature=0.7, generation_kwargs=harmless)
+
+
 def test_reader_without_tokens(config):
     with pytest.raises(ValueError, match="reader_max_tokens is 0: a reader needs at least 1 token"):
         config(reader_max_tokens=0)

@@ -11,6 +11,7 @@ import pytest
 import trl
 from transformers import Trainer
 from trl import GRPOTrainer
+from trl.generation import vllm_generation
 from trl.generation.vllm_generation import VLLMGeneration
 from trl.trainer import grpo_trainer
 from trl.trainer import utils as trl_utils
@@ -116,7 +117,9 @@ ATTRIBUTES = {
 }
 #: Attributes of TRL's vLLM backend that we read or set.
 VLLM_ATTRIBUTES = {
+    "_llm_weights_sleeping",
     "accelerator",
+    "enable_sleep_mode",
     "generation_kwargs",
     "llm",
     "max_completion_length",
@@ -124,6 +127,7 @@ VLLM_ATTRIBUTES = {
     "model",
     "processing_class",
     "repetition_penalty",
+    "structured_outputs_regex",
     "temperature",
     "top_k",
     "top_p",
@@ -207,6 +211,13 @@ def test_vllm_backend():
     assert not ours & set(re.findall(r"^ +(\w+)=", options, re.M)), f"{MOVED}it gives the engine more options"
     pushed = inspect.getsource(VLLMGeneration.sync_weights)
     assert "reset_encoder_cache" not in pushed, f"{MOVED}image features are forgotten with the weights"
+    # sleep of another level takes the place of this one
+    passes = inspect.getsource(VLLMGeneration.generate)
+    assert passes.count("self.llm.sleep(level=2)") == 1, f"{MOVED}when the engine sleeps"
+    assert (
+        passes.count("self.enable_sleep_mode and self._llm_weights_sleeping:\n            self.sync_weights()") == 1
+    ), f"{MOVED}when weights that sleep threw away are pushed"
+    assert inspect.isfunction(vllm_generation.empty_cache), f"{MOVED}what frees the GPU's memory"
 
 
 def test_passes_that_share_prompts():

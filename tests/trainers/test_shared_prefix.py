@@ -12,6 +12,7 @@ from text_model import save_text_model
 from tiny_models import VISION_IDS, make_trainer, options, rows, step_logs
 from trl import GRPOConfig, GRPOTrainer
 
+from open_r1_vision.models import load_processor
 from open_r1_vision.trainers import HintGRPOTrainer, VisionGRPOTrainer
 from open_r1_vision.trainers.shared_prefix import keep_groups_together
 
@@ -74,6 +75,48 @@ def test_the_same_losses(any_model, tmp_path):
 def test_the_same_losses_with(tiny_model, tmp_path, settings, least):
     saved = compare(tiny_model, tmp_path, **settings)
     assert all(share >= least for share in saved)
+
+
+def test_a_model_that_another_trainer_had_before(tiny_model, tmp_path):
+    """A notebook trains one model object again; the second run is that of a fresh copy of it."""
+    settings = {"beta": 0.0, "kwargs": {"processing_class": load_processor(tiny_model)}}
+    model = transformers.AutoModelForImageTextToText.from_pretrained(tiny_model)
+    train(model, tmp_path / "first", max_steps=1, **settings)
+    model.save_pretrained(tmp_path / "between")
+    again, saved = train(model, tmp_path / "second", **settings)
+    assert min(saved) > 0.4
+    hooks = [len(module._forward_pre_hooks) + len(module._forward_hooks) for module in model.modules()]
+    train(model, tmp_path / "third", max_steps=1, **settings)
+    assert hooks == [len(module._forward_pre_hooks) + len(module._forward_hooks) for module in model.modules()]
+    fresh = transformers.AutoModelForImageTextToText.from_pretrained(tmp_path / "between")
+    wanted, _ = train(fresh, tmp_path / "fresh", **settings)
+    for ours, theirs in zip(again, wanted, strict=True):
+        assert ours == pytest.approx(theirs, rel=1e-5, abs=1e-7)
+
+
+@pytest.mark.parametrize("checkpointing", [False, True])
+def test_dropout_of_adapters(tiny_model, tmp_path, checkpointing):
+    """A group then has one draw for its prompt, and layers that are computed again have the same one."""
+    config = LoraConfig(r=4, lora_dropout=0.3, target_modules=["q_proj", "v_proj"], task_type="CAUSAL_LM")
+    settings = {"gradient_checkpointing": checkpointing, "beta": 0.0, "max_steps": 2, "learning_rate": 1e-2}
+    logs, saved = train(tiny_model, tmp_path, kwargs={"peft_config": config}, **settings)
+    assert min(saved) > 0.4
+    plain, _ = train(
+        tiny_model, tmp_path, kwargs={"peft_config": config}, **{**settings, "gradient_checkpointing": False}
+    )
+    assert all(entry[1] > 1e-4 for entry in logs)
+    for ours, theirs in zip(logs, plain, strict=True):
+        assert ours == pytest.approx(theirs, rel=1e-4, abs=1e-6)
+
+
+def test_half_precision_in_a_trainer(tiny_model, tmp_path):
+    settings = {"bf16": True, "beta": 0.0, "max_steps": 1}
+    ((on,), saved), ((off,), _) = (
+        train(tiny_model, tmp_path, shared_prefix=shared, **settings) for shared in (None, False)
+    )
+    assert min(saved) > 0.4
+    # gradients rounded to eight bits
+    assert on[1] == pytest.approx(off[1], rel=2e-2)
 
 
 def test_steps_of_several_micro_batches_are_the_stock_trainers(tiny_model, tmp_path):

@@ -155,7 +155,8 @@ def test_vllm_never_samples_vision_tokens(make_with_vllm):
 
 def test_greedy_replies_of_vllm(make_with_vllm):
     asked = {"logit_bias": {33: 2.0}, "frequency_penalty": 1.0, "stop_token_ids": [40]}
-    trainer = make_with_vllm(VisionGRPOTrainer, rows(1), temperature=0.9, top_k=5, generation_kwargs=asked)
+    uncorrected = {"vllm_importance_sampling_correction": False, "generation_kwargs": asked}
+    trainer = make_with_vllm(VisionGRPOTrainer, rows(1), temperature=0.9, top_k=5, **uncorrected)
     fake = trainer.vllm_generation
     of_sampling = fake.generation_kwargs
     chat = [{"role": "user", "content": [{"type": "text", "text": "Hi"}]}]

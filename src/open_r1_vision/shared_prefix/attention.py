@@ -23,8 +23,11 @@ def prepare(model: Any) -> None:
     """Let a model take packed rows by the keyword `shared_prefix`, a :class:`Layout`. Other passes stay as they are.
 
     Args:
-        model: one that :func:`open_r1_vision.shared_prefix.support.reason_against` has nothing against.
+        model: one that :func:`open_r1_vision.shared_prefix.support.reason_against` has nothing against. One that was
+            prepared before, for another trainer, stays as it is.
     """
+    if _keep_scored in model.base_model._forward_hooks.values():
+        return
     for layer in model.get_decoder().layers:
         layer.self_attn.register_forward_pre_hook(_switch, with_kwargs=True)
         layer.self_attn.register_forward_hook(_switch_back, with_kwargs=True, always_call=True)

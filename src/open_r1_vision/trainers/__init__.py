@@ -3,15 +3,12 @@
 
 from open_r1_vision.trainers.base import VisionGRPOTrainer
 from open_r1_vision.trainers.caption import CaptionGRPOTrainer
-from open_r1_vision.trainers.config import (
-    CaptionGRPOConfig,
-    HintCaptionGRPOConfig,
-    HintGRPOConfig,
-    VisionGRPOConfig,
-)
+from open_r1_vision.trainers.caption_config import CaptionGRPOConfig
+from open_r1_vision.trainers.config import VisionGRPOConfig
 from open_r1_vision.trainers.curriculum import CurriculumGRPOTrainer, TrainStage
 from open_r1_vision.trainers.filtered import FilteredGRPOConfig, FilteredGRPOTrainer
 from open_r1_vision.trainers.hint import HintCaptionGRPOTrainer, HintGRPOTrainer
+from open_r1_vision.trainers.hint_config import HintCaptionGRPOConfig, HintGRPOConfig
 
 __all__ = [
     "CaptionGRPOConfig",

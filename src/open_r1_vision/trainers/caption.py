@@ -20,7 +20,7 @@ from open_r1_vision.reasoners.descriptions import DescriptionJudge
 from open_r1_vision.rewards.answers import score_answers
 from open_r1_vision.rewards.tags import extract_section
 from open_r1_vision.trainers.base import VisionGRPOTrainer
-from open_r1_vision.trainers.config import CaptionGRPOConfig
+from open_r1_vision.trainers.caption_config import CaptionGRPOConfig
 from open_r1_vision.trainers.consulting import Findings, usage
 from open_r1_vision.trainers.judging import DescriptionJudging
 

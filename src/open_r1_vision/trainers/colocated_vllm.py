@@ -14,6 +14,7 @@ from trl.data_utils import prepare_multimodal_messages
 from trl.trainer import grpo_trainer
 
 from open_r1_vision.models import vision_token_ids
+from open_r1_vision.vllm_support.distribution import HARMLESS, WHOLE, bending_settings
 from open_r1_vision.vllm_support.engine import ColocatedEngine
 from open_r1_vision.vllm_support.installation import check_installation, check_port
 
@@ -29,11 +30,6 @@ LIMITS = {torch.float32: 1e-4, torch.float16: 3e-2, torch.bfloat16: 3e-2}
 #: Rows among which the start-up check looks for one with many images and one with few.
 _ROWS_LOOKED_AT = 8
 _TOKENS_CHECKED = 16
-#: Sampling as the trainer computes it: from the whole distribution.
-_WHOLE = {"top_p": 1.0, "top_k": 0, "min_p": 0.0, "repetition_penalty": 1.0, "structured_outputs_regex": None}
-#: Further settings of a request that leave the distribution as it is; all others may bend it.
-_HARMLESS = {"seed", "stop", "stop_token_ids", "include_stop_str_in_output", "ignore_eos", "detokenize"}
-_HARMLESS |= {"skip_special_tokens", "spaces_between_special_tokens", "logprobs", "logprob_token_ids"}
 
 
 class ColocatedVLLM(Base):
@@ -160,22 +156,20 @@ class ColocatedVLLM(Base):
         """
         backend = self.vllm_generation
         given = backend.generation_kwargs or {}
-        kwargs = {name: value for name, value in given.items() if name in _HARMLESS}
+        kwargs = {name: value for name, value in given.items() if name in HARMLESS}
         bias = {token: value for token, value in self._logit_bias().items() if token in self._vision_tokens()}
         if bias:
             kwargs["logit_bias"] = bias
-        with swapped(backend, {**_WHOLE, "generation_kwargs": kwargs, **settings}):
+        with swapped(backend, {**WHOLE, "generation_kwargs": kwargs, **settings}):
             yield
 
     def _samples_wholly(self) -> bool:
         """Whether vLLM samples from the whole distribution, so that its log-probabilities can be the trainer's."""
         backend = self.vllm_generation
-        settings = {name for name, value in (backend.generation_kwargs or {}).items() if value is not None}
-        return (
-            all(getattr(backend, name) in (value, None) for name, value in _WHOLE.items())
-            and settings <= {*_HARMLESS, "logit_bias"}
-            and self._logit_bias().keys() <= self._vision_tokens()
-        )
+        settings = {name: getattr(backend, name) for name in WHOLE}
+        # a bias of image tokens alone is the ban, which the backend takes out of its log-probabilities
+        bans_only = self._logit_bias().keys() <= self._vision_tokens()
+        return set(bending_settings(settings, backend.generation_kwargs)) <= ({"logit_bias"} if bans_only else set())
 
     def _logit_bias(self) -> dict[int, float]:
         bias = (self.vllm_generation.generation_kwargs or {}).get("logit_bias") or {}

@@ -4,18 +4,17 @@
 import json
 import os
 from dataclasses import dataclass, field
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 from trl import GRPOConfig
 
 from open_r1_vision.batching import BatchPlan, plan_batch
 from open_r1_vision.distributed import boot_deepspeed_on_cpu, num_processes
-from open_r1_vision.importing import import_callable
-from open_r1_vision.prompts import load_prompt, load_template
+from open_r1_vision.prompts import load_prompt
 from open_r1_vision.reasoners.config import ReasonerConfig
-from open_r1_vision.rewards.loading import required_columns
 from open_r1_vision.trainers.schedules import kl_weight
+from open_r1_vision.vllm_support.distribution import WHOLE, bending_settings
 
 
 @dataclass
@@ -149,6 +148,7 @@ class VisionGRPOConfig(GRPOConfig):
         if self.use_cpu or not torch.cuda.is_available():
             self._prepare_for_cpu()
         super().__post_init__()
+        self._check_sampling()
 
     @property
     def named_columns(self) -> tuple[str, ...]:
@@ -180,6 +180,23 @@ class VisionGRPOConfig(GRPOConfig):
             )
         if self.fact_judge is not None:
             load_prompt(self.fact_judge_prompt)
+
+    def _check_sampling(self) -> None:
+        if not (self.use_vllm and self.vllm_importance_sampling_correction):
+            return
+        settings = {name: getattr(self, name) for name in WHOLE.keys() & vars(self).keys()}
+        settings["structured_outputs_regex"] = self.vllm_structured_outputs_regex
+        request: Any = self.generation_kwargs  # read from JSON by now
+        # a bias is mostly a ban of tokens that hardly ever come, which the correction hardly sees
+        bent = [name for name in bending_settings(settings, request) if name != "logit_bias"]
+        if bent:
+            raise ValueError(
+                f"use_vllm is true and {', '.join(bent)} bend what is sampled, while "
+                "vllm_importance_sampling_correction weights each completion with the policy's probability over that "
+                "of the bent distribution: with top_p, the product of its tokens' nucleus masses, which leaves almost "
+                "nothing of the loss of a long completion. Set vllm_importance_sampling_correction to false, or "
+                f"leave {', '.join(bent)} out."
+            )
 
     def _plan_batch(self) -> BatchPlan | None:
         if self.updates_per_sampling < 1 or (self.updates_per_sampling > 1 and self.prompts_per_step is None):
@@ -219,76 +236,6 @@ class VisionGRPOConfig(GRPOConfig):
             os.environ["ACCELERATE_TORCH_DEVICE"] = "cpu"
 
 
-@dataclass
-class CaptionGRPOConfig(VisionGRPOConfig):
-    """Options of CaptionGRPOTrainer."""
-
-    _VALID_DICT_FIELDS = [*VisionGRPOConfig._VALID_DICT_FIELDS, "reasoner", "description_judge"]
-    _REASONERS = (*VisionGRPOConfig._REASONERS, "reasoner", "description_judge")
-
-    caption_section: str | None = field(
-        default="info",
-        metadata={"help": "Tag of the caption in a completion; null where the completion is the caption (RACRO)."},
-    )
-    reasoner: dict | str | None = field(
-        default=None,
-        metadata={
-            "help": "Who reads captions, a block with `kind`, `model`, sampling and budget: see "
-            "open_r1_vision.reasoners.config. By default the live policy, greedily (Visionary-R1)."
-        },
-    )
-    reader_prompt: str = field(
-        default="caption_reader",
-        metadata={"help": "System prompt of the reader of captions: a packaged prompt's name or a text file's path."},
-    )
-    reader_template: str | None = field(
-        default=None,
-        metadata={
-            "help": "What the reader is asked: a packaged prompt's name or a text file with {caption} and {problem}; "
-            "by default the problem and the caption in <info> tags."
-        },
-    )
-    reader_answer: str = field(
-        default="short",
-        metadata={
-            "help": "How the reader answers. short: the whole reply, or the content of answer tags; boxed: the last "
-            "\\boxed{} after its thinking."
-        },
-    )
-    reader_max_tokens: int = field(
-        default=64,
-        metadata={"help": "Most tokens of a reply of the live policy; a `reasoner` has its own max_tokens."},
-    )
-    description_judge: dict | str | None = field(
-        default=None,
-        metadata={
-            "help": "Who says whether a caption describes at all, a block as `reasoner`; {kind: policy} asks the live "
-            "policy (RAPID). caption_reward takes its no_description_penalty off where it does not."
-        },
-    )
-    description_prompt: str = field(
-        default="description_judge",
-        metadata={"help": "System prompt of the description judge: a packaged prompt's name or a text file's path."},
-    )
-
-    def __post_init__(self) -> None:
-        if self.reader_max_tokens < 1:
-            raise ValueError(
-                f"reader_max_tokens is {self.reader_max_tokens}: a reader needs at least 1 token to reply."
-            )
-        if self.reader_answer not in ("short", "boxed"):
-            raise ValueError(f"reader_answer is {self.reader_answer!r}: set it to short or boxed.")
-        super().__post_init__()
-
-    def _check_reasoners(self) -> None:
-        super()._check_reasoners()
-        load_prompt(self.reader_prompt)
-        if self.reader_template is not None:
-            load_template(self.reader_template, "caption", "problem")
-        if self.description_judge is not None:
-            load_prompt(self.description_prompt)
-
-
 def read_reasoner(name: str, block: dict | str | None) -> ReasonerConfig | None:
     """The config of a reasoner's block, None without one.
 
@@ -308,94 +255,3 @@ def read_reasoner(name: str, block: dict | str | None) -> ReasonerConfig | None:
         return ReasonerConfig.from_mapping(block)
     except ValueError as error:
         raise ValueError(f"`{name}`: {error}") from error
-
-
-@dataclass
-class HintGRPOConfig(VisionGRPOConfig):
-    """Options of HintGRPOTrainer."""
-
-    hint_mode: str = field(
-        default="escalate",
-        metadata={
-            "help": "escalate: sample without hint, and sample the groups that are all wrong again, level by level. "
-            "parallel: sample every level at once, as the authors do, M times the batch in one call. Both train the "
-            "same group."
-        },
-    )
-    hint_levels: int = field(
-        default=3, metadata={"help": "M: level m in 0..M-1 gives the first floor(L * m / M) of a row's L steps."}
-    )
-    hint_max_share: float | None = field(
-        default=None,
-        metadata={"help": "Share of the steps that the last level gives, in (0, 1]; (M - 1) / M if unset."},
-    )
-    hint_column: str = field(
-        default="reasoning_steps", metadata={"help": "Column with the steps of the reference, a list of strings."}
-    )
-    hint_template: str = field(
-        default="<think>{hint}",
-        metadata={
-            "help": "Start of the response at levels above 0. {hint} is replaced by the steps, joined by a space. "
-            "Nothing is put between it and what the model writes."
-        },
-    )
-    hint_gate: str = field(
-        default="open_r1_vision.rewards.accuracy_reward",
-        metadata={
-            "help": "Dotted path of the function that says which completions are right, called as a reward is, with "
-            "its own defaults."
-        },
-    )
-    hint_gate_threshold: float = field(
-        default=0.0,
-        metadata={
-            "help": "A completion is right if the gate gives it more than this. Raise it for graded scores: of free "
-            "texts hardly one has nothing in common with the gold."
-        },
-    )
-    hint_counts_as_completion: bool = field(
-        default=False,
-        metadata={
-            "help": "Whether the tokens of the hint count against max_completion_length. Levels whose hint alone "
-            "reaches it are then left out."
-        },
-    )
-    hint_memory: bool = field(
-        default=False,
-        metadata={
-            "help": "Start a row one level below the one that it needed last time; kept in checkpoints. By default "
-            "every row starts without hint."
-        },
-    )
-
-    def __post_init__(self) -> None:
-        if self.hint_mode not in ("escalate", "parallel"):
-            raise ValueError(f"hint_mode is {self.hint_mode!r}: set it to escalate or parallel.")
-        if self.hint_levels < 1:
-            raise ValueError(
-                f"hint_levels is {self.hint_levels}, but level 0, without hint, is one already: set at least 1."
-            )
-        if self.hint_max_share is not None and not 0 < self.hint_max_share <= 1:
-            raise ValueError(
-                f"hint_max_share is {self.hint_max_share}, but it is a share of the reference steps: set it above 0 "
-                "and up to 1, or leave it out."
-            )
-        if self.hint_template.count("{hint}") != 1:
-            raise ValueError(
-                f"hint_template is {self.hint_template!r}: it must hold {{hint}} once, where the steps go."
-            )
-        super().__post_init__()
-
-    @property
-    def named_columns(self) -> tuple[str, ...]:
-        """See :class:`VisionGRPOConfig`."""
-        steps = (self.hint_column,) if self.hint_levels > 1 else ()
-        return (*super().named_columns, *steps, *required_columns(import_callable(self.hint_gate)))
-
-
-@dataclass
-class HintCaptionGRPOConfig(HintGRPOConfig, CaptionGRPOConfig):
-    """Options of HintCaptionGRPOTrainer: those of both trainers."""
-
-    _VALID_DICT_FIELDS = CaptionGRPOConfig._VALID_DICT_FIELDS
-    _REASONERS = CaptionGRPOConfig._REASONERS

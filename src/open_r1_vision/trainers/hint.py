@@ -16,9 +16,9 @@ from open_r1_vision.importing import import_callable
 from open_r1_vision.rewards.loading import checked
 from open_r1_vision.trainers.base import VisionGRPOTrainer
 from open_r1_vision.trainers.caption import CaptionGRPOTrainer
-from open_r1_vision.trainers.config import HintCaptionGRPOConfig, HintGRPOConfig
 from open_r1_vision.trainers.gates import score_completions
 from open_r1_vision.trainers.group_generation import is_per_token
+from open_r1_vision.trainers.hint_config import HintCaptionGRPOConfig, HintGRPOConfig
 from open_r1_vision.trainers.hint_levels import Rung, ladder
 from open_r1_vision.trainers.hint_rollout import Request, Sampled, measure, roll_out
 

@@ -58,11 +58,16 @@ class MissingImages(Base):
                 kwargs = {**kwargs, "inputs_embeds": embeddings + nothing.to(embeddings.dtype)}
             return args, kwargs
 
+        # a model may have been another trainer's before
+        for handle in vars(model).get("_hooks_for_missing_images", ()):
+            handle.remove()
         if isinstance(self.processing_class, ProcessorMixin):
-            model.register_forward_pre_hook(drop_empty_images, with_kwargs=True)
-            # between embedding and decoder, and before any hook of DeepSpeed's on the decoder: ZeRO-3 needs the
-            # modules in one order on every process, on the way back too
-            model.get_decoder().register_forward_pre_hook(add_nothing, with_kwargs=True, prepend=True)
+            model._hooks_for_missing_images = [
+                model.register_forward_pre_hook(drop_empty_images, with_kwargs=True),
+                # between embedding and decoder, and before any hook of DeepSpeed's on the decoder: ZeRO-3 needs the
+                # modules in one order on every process, on the way back too
+                model.get_decoder().register_forward_pre_hook(add_nothing, with_kwargs=True, prepend=True),
+            ]
 
     def _empty_image(self) -> dict[str, torch.Tensor]:
         inputs = self.processing_class.image_processor(images=[Image.new("RGB", (56, 56))], return_tensors="pt")

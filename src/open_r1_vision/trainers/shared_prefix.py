@@ -27,7 +27,8 @@ class SharedPrefix(Base):
 
     - Log-probabilities and entropies, of the policy and of the reference, come from one pass over each distinct
       prompt and its completions, see :mod:`open_r1_vision.shared_prefix`. They are those of separate passes up to
-      rounding.
+      rounding; where a model or its adapters have dropout (TRL's `lora_dropout` is 0.05 unless set), the completions
+      of a prompt share what is dropped while it is read.
     - The rows of a group follow each other in the micro-batches, whether prompts are shared or not; a group that is
       larger than a micro-batch, or lies on several processes, is shared in parts. Groups come in the order in which
       TRL's shuffle brings their first rows, which costs no random number. So an optimizer step over a whole sampling
