@@ -17,6 +17,7 @@ import os
 import re
 import subprocess
 import sys
+import textwrap
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -281,8 +282,9 @@ def format_table(claims: Sequence[Claim], study: Study) -> list[str]:
     corrected = holm([difference.p_value for difference in differences])
     seconds = study.seconds()
     lines = [
-        "| method | the paper | here, the second against the first | first | second | points | p (Holm) | minutes |",
-        "|---|---|---|---|---|---|---|---|",
+        "| method | the paper | here, the second against the first | first | second | points | p (Holm) | minutes "
+        "| command |",
+        "|---|---|---|---|---|---|---|---|---|",
     ]
     for claim, (first, second, clusters), difference, p_value in zip(
         claims, pairs, differences, corrected, strict=True
@@ -295,7 +297,7 @@ def format_table(claims: Sequence[Claim], study: Study) -> list[str]:
         lines.append(
             f"| {claim.method} | {claim.paper} | {claim.here} | {estimate(first, clusters)} | "
             f"{estimate(second, clusters)} | {100 * difference.difference:+.1f} [{low}, {high}] | "
-            f"{'' if p_value is None else format(p_value, '.1g')} | {minutes:.0f} |"
+            f"{'' if p_value is None else format(p_value, '.1g')} | {minutes:.0f} | `--only {claim.method}` |"
         )
     total = sum(seconds.values()) / 60
     return [
@@ -303,7 +305,9 @@ def format_table(claims: Sequence[Claim], study: Study) -> list[str]:
         "",
         f"Seeds {', '.join(map(str, study.seeds))}; {study.size['steps']} steps of 32 questions and 8 completions "
         f"(PeBR-R1: 45); {study.size['rows']} held-out rows; {total:.0f} minutes for all runs on {study.processes} "
-        "cores, some of which serve several lines.",
+        "cores, some of which serve several lines. Commands are `python eval/claims.py` with what stands in the line.",
+        "",
+        *(line for note in PLAN["notes"] for line in textwrap.wrap(note, 119)),
     ]
 
 

@@ -70,6 +70,7 @@ def test_rows_are_paired_and_count_once(claims, tmp_path):
     assert row[5].startswith("+37.5 [")
     # both differing rows go up: of the 4 patterns of signs 2 are as far from 0
     assert row[6] == "0.5"
+    assert row[8] == "`--only Visionary-R1`"
 
 
 def test_groups_are_paired_by_step_and_place(claims, tmp_path):
@@ -159,6 +160,7 @@ def test_the_document(claims):
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1200)
 def test_a_quick_study(claims, tmp_path, capsys):
     """Every run for real, of a few steps; PeBR-R1 needs a policy that has learnt its sections."""
     claims.main(["--quick", "--output_dir", str(tmp_path)])

@@ -169,6 +169,9 @@ def test_the_values_of_cro_on_3b():
     _, small, _ = parse(recipes / "qwen2_5_vl_3b" / "racro_cro.yaml")
     _, large, _ = parse(recipes / "qwen2_5_vl_7b" / "racro_cro.yaml")
     assert (small.epsilon_high, small.max_steps, small.description_judge) == (0.2, 200, None)
+    # their steps are samplings of 256 prompts, of two updates each, and every 50th is saved
+    for recipe in (small, large, parse(recipes / "qwen2_5_vl_7b" / "racro_grpo.yaml")[1]):
+        assert (recipe.prompts_per_step, recipe.updates_per_sampling, recipe.save_steps) == (128, 2, 100)
     changed = {
         item.name for item in dataclasses.fields(small) if getattr(small, item.name) != getattr(large, item.name)
     }
