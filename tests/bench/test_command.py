@@ -4,6 +4,7 @@ import subprocess
 import sys
 
 import pytest
+import torch
 
 from open_r1_vision.bench.__main__ import SUBCOMMANDS, main
 
@@ -43,3 +44,11 @@ def test_nothing_to_measure_is_refused_before_a_model_is_built(option, capsys):
         main(["update", "--shape", "tiny", f"--{option}", "0"])
     assert caught.value.code == 2
     assert f"--{option} is 0: there is nothing to measure, give 1 or more" in capsys.readouterr().err
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+def test_a_gpu_that_is_not_there(capsys):
+    with pytest.raises(SystemExit) as caught:
+        main(["update", "--shape", "tiny", "--device", "cuda"])
+    assert caught.value.code == 2
+    assert f"--device is cuda, but torch {torch.__version__} finds no GPU here: give cpu" in capsys.readouterr().err

@@ -7,7 +7,7 @@ import pytest
 import torch
 import transformers
 from text_model import TEMPLATE, save_text_model
-from tiny_models import build_tokenizer, image, make_trainer, options, recording, rows, step_logs
+from tiny_models import END, build_tokenizer, image, make_trainer, options, recording, rows, step_logs
 from transformers import processing_utils, tokenization_utils_base
 from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLImageProcessorPil
 from trl import GRPOConfig, GRPOTrainer
@@ -116,6 +116,41 @@ def test_hints(tiny_model, tmp_path, counts, mode):
     train(HintGRPOTrainer, tiny_model, tmp_path, dataset, counts, HintGRPOConfig, gate=never, settings=settings)
     # and the texts of two levels' hints
     assert counts == {"read": 4, "rendered": 4, "tokenized": 4 + 2, "processed": 4}
+
+
+@pytest.mark.parametrize(("trainer_class", "extra"), [(VisionGRPOTrainer, 0), (HintGRPOTrainer, 8)])
+def test_completions_are_decoded_once(tiny_model, tmp_path, monkeypatch, trainer_class, extra):
+    """A gate that lets half of the groups pass sees what is trained on; the others are sampled twice more."""
+    decoded = []
+    fast = transformers.PreTrainedTokenizerFast
+    before = fast._decode
+
+    def counting(self, token_ids, **kwargs):
+        decoded.append(tuple(token_ids))
+        return before(self, token_ids, **kwargs)
+
+    monkeypatch.setattr(fast, "_decode", counting)
+    dataset = rows(1, 0, 2, 1).add_column("reasoning_steps", [["One.", "Two.", "Three."]] * 4)
+    hints = trainer_class is HintGRPOTrainer
+    gate = {"gate": lambda completions, id, **columns: [float(name[-1] in "02") for name in id]} if hints else {}
+    args = options(tmp_path, HintGRPOConfig if hints else None, **SETTINGS)
+    trainer = make_trainer(recording(trainer_class), tiny_model, args, dataset, **gate)
+    trainer.train()
+    assert len(decoded) == len(set(decoded)) >= 12 + extra
+
+
+def test_what_is_decoded_is_the_same():
+    plain = build_tokenizer()
+    ours = remembering(plain)
+    text = plain("Hi")["input_ids"]
+    ids = [[*text, END], text, [*text, END]]
+    for sequences in (ids, [], torch.tensor(ids[::2])):
+        for skip in (False, True):
+            assert ours.batch_decode(sequences, skip_special_tokens=skip) == plain.batch_decode(
+                sequences, skip_special_tokens=skip
+            )
+    assert ours.batch_decode(ids) == ["Hi<|im_end|>", "Hi", "Hi<|im_end|>"]
+    assert ours.batch_decode(ids, skip_special_tokens=True) == ["Hi"] * 3
 
 
 def test_an_evaluation(tiny_model, tmp_path, counts):

@@ -2,6 +2,8 @@
 """Updates that leave completions without signal out, against updates over all completions."""
 
 import copy
+import re
+from pathlib import Path
 
 import pytest
 import torch
@@ -417,3 +419,11 @@ def test_rows_with_their_images():
     assert last["image_grid_thw"].tolist() == [[1, 2, 1]]
     assert last["compute_entropy"] is True and "token_type_ids" not in last
     assert select_rows(inputs, [1])["pixel_values"].shape == (0, 1)
+
+
+def test_the_guides_figures_of_rounding(capsys):
+    guide = (Path(__file__).parents[2] / "docs" / "performance.md").read_text(encoding="utf-8")
+    (code,) = re.findall(r"```python\n(.*?)```", guide, re.DOTALL)
+    exec(code, {})
+    assert capsys.readouterr().out.splitlines() == ["2 0% 0.0000", "4 0% 0.0000", "6 31% 0.0012", "8 47% 0.0024"]
+    assert "47 % in groups of 8, to 31 % in groups of 6 and to none in groups of 2 or 4" in guide

@@ -53,6 +53,11 @@ def main(words: Sequence[str] | None = None) -> None:
     for name in _COUNTS:
         if getattr(args, name, 1) < 1:
             parser.error(f"--{name} is {getattr(args, name)}: there is nothing to measure, give 1 or more")
+    if getattr(args, "device", "cpu") == "cuda":
+        import torch
+
+        if not torch.cuda.is_available():
+            parser.error(f"--device is cuda, but torch {torch.__version__} finds no GPU here: give cpu")
     rows = module.run(args)
     sys.stdout.write(format_table(rows) + "\n")
     if args.json:

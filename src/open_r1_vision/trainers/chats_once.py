@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Each distinct chat through the chat template once, and each distinct text through the tokenizer."""
+"""Each distinct chat through the chat template once, each distinct text through the tokenizer, and back."""
 
 from collections.abc import Callable, Hashable
 from contextlib import AbstractContextManager
@@ -160,3 +160,22 @@ class RememberingTexts:
                 self.rows_by_key[settings, words] = {name: values[row] for name, values in features.items()}
         rows = [self.rows_by_key[settings, words] for words in text]
         return BatchEncoding({name: [list(row[name]) for row in rows] for name in rows[0]})
+
+
+class RememberingReplies:
+    """The part of a processor or tokenizer that decodes each distinct sequence of tokens once."""
+
+    texts_by_ids: dict[Hashable, str]
+
+    def batch_decode(self, sequences: Any, skip_special_tokens: bool = False, **kwargs: Any) -> list[str]:
+        """See transformers."""
+        full: Any = super()
+        is_batch = isinstance(sequences, list) and bool(sequences) and all(isinstance(ids, list) for ids in sequences)
+        if kwargs or not is_batch:
+            return full.batch_decode(sequences, skip_special_tokens=skip_special_tokens, **kwargs)
+        keys = [(skip_special_tokens, *ids) for ids in sequences]
+        new = {key: ids for key, ids in zip(keys, sequences, strict=True) if key not in self.texts_by_ids}
+        if new:
+            texts = full.batch_decode(list(new.values()), skip_special_tokens=skip_special_tokens)
+            self.texts_by_ids.update(zip(new, texts, strict=True))
+        return [self.texts_by_ids[key] for key in keys]

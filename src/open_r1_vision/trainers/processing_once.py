@@ -14,7 +14,7 @@ from transformers.image_utils import make_flat_list_of_images
 from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLImageProcessorPil
 
 from open_r1_vision.image_keys import ImageKeys
-from open_r1_vision.trainers.chats_once import RememberingChats, RememberingTexts
+from open_r1_vision.trainers.chats_once import RememberingChats, RememberingReplies, RememberingTexts
 
 if TYPE_CHECKING:
     from trl import GRPOTrainer as Base
@@ -36,9 +36,9 @@ class ProcessingOnce(Base):
 
     TRL renders, tokenizes and processes each prompt twice for each completion: for sampling and for the loss. Here all
     calls of a step share what was done, so that each distinct prompt is rendered and tokenized once, and each distinct
-    image processed once; the chats that hints or the reading of captions need, too. What template, tokenizer and
-    processor return is the same to the bit. Image processors other than Qwen's see all images of all completions, as
-    they may fit images to one another.
+    image processed once; the chats that hints or the reading of captions need, too. What a gate has decoded isn't
+    decoded again. What template, tokenizer and processor return is the same to the bit. Image processors other than
+    Qwen's see all images of all completions, as they may fit images to one another.
 
     Overrides `_generate_and_score_completions`.
     """
@@ -65,11 +65,11 @@ def remembering(processor: Any, timed: Callable[[str], AbstractContextManager] |
     cls = type(processor)
     parts: tuple[type, ...]
     if isinstance(processor, PreTrainedTokenizerBase):
-        parts = (RememberingChats, RememberingTexts)
+        parts = (RememberingReplies, RememberingChats, RememberingTexts)
     elif isinstance(processor, ProcessorMixin):
         image_processor = getattr(processor, "image_processor", None)
         is_patcher = bool({base.__name__ for base in type(image_processor).__mro__} & _PATCHERS)
-        parts = (RememberingChats, _RememberingRows) if is_patcher else (RememberingChats,)
+        parts = (RememberingReplies, RememberingChats, *((_RememberingRows,) if is_patcher else ()))
     else:
         return processor
     other: Any = copy.copy(processor)
@@ -78,7 +78,7 @@ def remembering(processor: Any, timed: Callable[[str], AbstractContextManager] |
     other.image_keys = ImageKeys()
     other.timed = timed or (lambda activity: nullcontext())
     other.calls_by_chat, other.under_way = {}, None
-    other.rows_by_key = {}
+    other.rows_by_key, other.texts_by_ids = {}, {}
     if _RememberingRows in parts:
         other.image_processor = _RememberingImages(image_processor, other.image_keys)
     return other
