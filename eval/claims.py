@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """What each paper claims, and what is seen on the starter: every method against plain GRPO, with the same budget.
 
-    make claims                         three seeds, some 80 minutes on two cores; goes on where it was stopped
+    make claims                         three seeds, an hour and a half on two cores; goes on where it was stopped
     python eval/claims.py --quick       one seed, few steps and pages: whether all of it runs, no more
     python eval/claims.py --only Hint-GRPO RACRO
 
@@ -143,8 +143,8 @@ class Study:
 
     @staticmethod
     def is_finished(folder: Path) -> bool:
-        """Whether a run, or the last stage of a curriculum, has left its results."""
-        return any((place / "results.json").is_file() for place in (folder, folder / "reason"))
+        """Whether a run has left its results, or a curriculum its split rows."""
+        return (folder / "results.json").is_file() or (folder / "splits" / "splits.json").is_file()
 
     def command(self, name: str, seed: int) -> list[str]:
         """The command of a run."""
@@ -300,15 +300,14 @@ def format_table(claims: Sequence[Claim], study: Study) -> list[str]:
             f"{'' if p_value is None else format(p_value, '.1g')} | {minutes:.0f} | `--only {claim.method}` |"
         )
     total = sum(seconds.values()) / 60
-    return [
-        *lines,
-        "",
+    notes = [
         f"Seeds {', '.join(map(str, study.seeds))}; {study.size['steps']} steps of 32 questions and 8 completions "
-        f"(PeBR-R1: 45); {study.size['rows']} held-out rows; {total:.0f} minutes for all runs on {study.processes} "
-        "cores, some of which serve several lines. Commands are `python eval/claims.py` with what stands in the line.",
-        "",
-        *(line for note in PLAN["notes"] for line in textwrap.wrap(note, 119)),
+        f"(PeBR-R1: 30 of 16 questions); {study.size['rows']} held-out rows; {total:.0f} minutes for all runs on "
+        f"{study.processes} cores, some of which serve several lines. Commands are `python eval/claims.py` with what "
+        "stands in the line.",
+        *PLAN["notes"],
     ]
+    return [*lines, *(line for note in notes for line in ("", *textwrap.wrap(note, 119)))]
 
 
 def between_marks(document: str, table: str) -> str:

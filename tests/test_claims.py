@@ -127,9 +127,12 @@ def test_commands(claims, tmp_path):
     command = study.command("one_stage", 2)
     assert option(command, "config") == str(tmp_path / "curriculum_seed0" / "recipes" / "reason.yaml")
     assert option(command, "model_name_or_path") == str(tmp_path / "curriculum_seed0" / "warm_up" / "final")
-    assert option(command, "max_steps") == "45"
+    budget = {name: option(study.command(name, 2), "max_steps") for name in ("perceive", "reason", "one_stage")}
+    assert budget == {"perceive": "10", "reason": "20", "one_stage": "30"}
     assert option(study.command("reason", 2), "model_name_or_path") == str(tmp_path / "perceive_seed2" / "final")
-    assert study.command("curriculum", 2)[2:3] == ["open_r1_vision.curriculum"]
+    command = study.command("curriculum", 2)
+    assert command[2:3] == ["open_r1_vision.curriculum"]
+    assert option(command, "until") == "splits"
 
 
 def test_the_curriculum_runs_once(claims, tmp_path):
