@@ -37,7 +37,10 @@ HARDWARE = {
     "1_gpu_24gb": (1, 24),
 }
 #: Curricula have overlays of their own, which change their stages.
-CURRICULUM_HARDWARE = {"8_gpus": None, "4_gpus": "pebr_r1_4_gpus", "1_gpu_lora": "pebr_r1_1_gpu_lora"}
+CURRICULUM_HARDWARE = {
+    "8_gpus": None,
+    **{name: f"pebr_r1_{name}" for name in ("8_gpus_lora", "4_gpus", "4_gpus_lora", "1_gpu_offload", "1_gpu_lora")},
+}
 #: Of a GPU's memory that may be planned with: sellers' GB are not all there.
 USABLE = 0.95
 #: What has been run on GPUs, by recipe: where, and what came of it.

@@ -2,6 +2,7 @@
 """The README keeps its word."""
 
 import re
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -29,6 +30,22 @@ def test_the_tree_names_every_module_and_no_other():
     modules = {str(path.relative_to(package)) for path in package.rglob("*.py") if path.name != "__init__.py"}
     named = {path for path in paths_in_tree() if path.endswith(".py")}
     assert named == modules
+
+
+def test_the_tree_names_what_lies_at_the_root():
+    tree = README.split("## The tree")[1].split("```")[1]
+    lines = [line for line in tree.splitlines() if line and not line.startswith(" ")]
+    # a line names one place or two, at most two blanks apart, before what is in it
+    named = {place.split("/")[0] for line in lines for place in re.split(r" {3,}", line)[0].split()}
+    tracked = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True)
+    if tracked.returncode:
+        pytest.skip("not a checkout: what belongs to the repository is not known")
+    assert named == {path.split("/")[0] for path in tracked.stdout.splitlines()}
+
+
+def test_it_says_what_it_is_in_five_lines():
+    title, what, *_ = README.split("\n\n")
+    assert title == "# open_r1_vision" and 1 <= len(what.splitlines()) <= 5
 
 
 def test_the_root_is_small():

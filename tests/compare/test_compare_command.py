@@ -197,9 +197,10 @@ def test_without_statsmodels(runs, monkeypatch, capsys):
 
 
 def test_the_commands_of_the_documents(tmp_path, monkeypatch, capsys):
-    text = (Path(__file__).parents[2] / "docs" / "comparing.md").read_text(encoding="utf-8")
-    commands = [words.split() for words in re.findall(r"python -m open_r1_vision.compare (\S.*)", text)]
-    assert len(commands) >= 4
+    root = Path(__file__).parents[2]
+    text, readme = ((root / path).read_text(encoding="utf-8") for path in ("docs/comparing.md", "README.md"))
+    commands = [words.split() for words in re.findall(r"python -m open_r1_vision.compare (\S.*)", text + readme)]
+    assert len(commands) >= 5
     monkeypatch.chdir(tmp_path)
     for words in commands:
         first_option = next((place for place, word in enumerate(words) if word.startswith("--")), len(words))
