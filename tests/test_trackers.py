@@ -13,6 +13,7 @@ from processes import write_recipe
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from tiny_models import image
 from transformers.integrations import integration_utils
+from trl.extras import profiling
 from trl.trainer import grpo_trainer
 
 from open_r1_vision import sft, train
@@ -70,7 +71,7 @@ class StandIn(ModuleType):
         by_name = defaultdict(dict)
         for entry in self.entries:
             for name, value in entry.items():
-                if name.startswith("train/") and name != "train/global_step":
+                if name.startswith("train/") and name != "train/global_step" and value is not None:
                     by_name[name.removeprefix("train/")][entry["train/global_step"]] = value
         return by_name
 
@@ -87,7 +88,8 @@ def stand_in(monkeypatch):
             modules["wandb.sdk.lib.config_util"] = SimpleNamespace(ConfigError=RuntimeError)
         for module, content in modules.items():
             monkeypatch.setitem(sys.modules, module, content)
-        monkeypatch.setattr(grpo_trainer, name, tracker, raising=False)
+        for module in (grpo_trainer, profiling):
+            monkeypatch.setattr(module, name, tracker, raising=False)
         return tracker
 
     return put
