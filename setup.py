@@ -15,6 +15,9 @@ extras = {
     "reasoners": ["openai[aiohttp]>=2.25"],
     "eval": ["statsmodels>=0.14.4", "scipy>=1.15"],
     "starter": ["scikit-learn>=1.5"],
+    "trackers": ["tensorboard>=2.20", "wandb>=0.24"],
+    # wants Pillow below 13: to be installed without constraints.txt
+    "trackio": ["trackio>=0.43"],
 }
 extras["dev"] = [
     "mypy>=1.18",
@@ -25,6 +28,8 @@ extras["dev"] = [
     # drives Chromium in the gallery's tests
     "selenium>=4.40",
     "types-PyYAML",
+    # writes real event files in the tests
+    "tensorboard>=2.20",
     # a real server for the tests; its command line imports requests without asking for it
     "transformers[serving]",
     "requests>=2.32",

@@ -134,7 +134,7 @@ def test_the_picture(folder):
         with_lines = picture.convert("RGB")
     draw_curve(path, {}, [])
     with Image.open(path) as picture:
-        assert picture.size == with_lines.size
+        assert picture.size == (564, 504)  # an empty page
         blue = (31, 119, 180)  # matplotlib's first colour
         count = {colour: number for number, colour in picture.convert("RGB").getcolors(2**24)}.get(blue, 0)
     assert count == 0
@@ -179,11 +179,11 @@ def test_the_form_of_an_answer_decides_what_is_right(form, scores):
     assert [sample.accuracy for sample in samples] == scores
 
 
-def drawn(monkeypatch, tmp_path, steps):
-    """The panels of a picture: title -> labels of its lines or areas, and the first line's values."""
+def drawn(monkeypatch, tmp_path, steps, evaluations=None):
+    """The panels of a picture by title."""
     figures = []
     monkeypatch.setattr(Figure, "savefig", lambda figure, path, **kwargs: figures.append(figure))
-    draw_curve(tmp_path / "a.png", {}, steps)
+    draw_curve(tmp_path / "a.png", evaluations or {}, steps)
     return {axes.get_title(): axes for axes in figures[0].axes}
 
 
@@ -218,7 +218,58 @@ def test_facts_by_judge_or_by_rule(monkeypatch, tmp_path):
 
 
 def test_plain_grpo_has_no_such_panel(monkeypatch, tmp_path):
-    assert len(drawn(monkeypatch, tmp_path, HISTORY[:2])) == 3
+    assert "What the method is about" not in drawn(monkeypatch, tmp_path, HISTORY[:2])
+
+
+def test_panels_without_content_are_left_out(monkeypatch, tmp_path):
+    """No held-out rows, a reward that scored nothing, and no KL term."""
+    shares = "Shares to keep an eye on"
+    assert list(drawn(monkeypatch, tmp_path, HISTORY[:2])) == ["Rewards in training (mean of a step)", shares]
+    steps = [{"step": 1, "rewards/a_reward/mean": None, "frac_reward_zero_std": 0.5, "kl_weight": 0.0}]
+    panels = drawn(monkeypatch, tmp_path, steps)
+    assert list(panels) == [shares]
+    assert panels[shares].lines[0].get_marker() == "o"  # a point alone makes no line
+    unscored = {step: [Sample("row-0", "completion", None, None, None, None, None)] for step in (0, 1)}
+    assert list(drawn(monkeypatch, tmp_path, steps, unscored)) == [shares]
+
+
+def test_values_outside_0_to_1_are_in_the_picture(monkeypatch, tmp_path):
+    names = ("repetition_reward", "clip_reward", "accuracy_reward")
+    values = {1: (-0.5, -0.25, 0.0), 2: (0.0, 0.25, 2.0)}
+    steps = [
+        {"step": step, **{f"rewards/{name}/mean": value for name, value in zip(names, of_step, strict=True)}}
+        for step, of_step in values.items()
+    ]
+    panels = drawn(monkeypatch, tmp_path, steps)
+    # a fiftieth of the height is left at each end
+    assert panels["Rewards in training (mean of a step)"].get_ylim() == pytest.approx((-0.55, 2.05))
+    assert panels["What the method is about"].get_ylim() == pytest.approx((-0.25 - 0.025, 1.025))
+    within = drawn(monkeypatch, tmp_path, HISTORY[:2])
+    assert [axes.get_ylim() for axes in within.values()] == [pytest.approx((-0.02, 1.02))] * 2
+
+
+def test_the_kl_weight_has_a_scale_of_its_own(monkeypatch, tmp_path):
+    axes = drawn(monkeypatch, tmp_path, [{"step": step, "kl_weight": 0.04 / step} for step in (1, 2)])[
+        "Weight of the KL term"
+    ]
+    assert list(axes.lines[0].get_ydata()) == [0.04, 0.02]
+    assert axes.get_ylim() == pytest.approx((0.0, 0.042))
+
+
+@pytest.mark.parametrize("count", range(1, 8))
+def test_every_panel_has_a_place(monkeypatch, tmp_path, count):
+    keys = (
+        "rewards/a/mean",
+        "frac_reward_zero_std",
+        "hints/utilisation",
+        "hints/level_0",
+        "kl_weight",
+        "seconds/other",
+    )
+    scores = {0: [Sample("row-0", "completion", 1.0, None, None, None, None)]} if count == 7 else {}
+    steps = [{"step": step, **dict.fromkeys(keys[:count], 0.5)} for step in (1, 2)]
+    places = [axes.get_subplotspec() for axes in drawn(monkeypatch, tmp_path, steps, scores).values()]
+    assert len({(place.rowspan.start, place.colspan.start) for place in places}) == len(places) == count
 
 
 def test_seconds_on_top_of_each_other(monkeypatch, tmp_path):

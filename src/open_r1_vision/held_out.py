@@ -19,6 +19,7 @@ from open_r1_vision.reasoners.captions import CaptionReader
 from open_r1_vision.rewards.answers import extract_answer, score_answer
 from open_r1_vision.rewards.headers import extract_description
 from open_r1_vision.rewards.tags import extract_caption
+from open_r1_vision.run_log import HELD_OUT
 from open_r1_vision.trainers.base import VisionGRPOTrainer
 from open_r1_vision.trainers.judging import FactJudging
 
@@ -55,6 +56,12 @@ class Sample:
 def scores_of(samples: Sequence[Sample], measure: str) -> list[float]:
     """The scores of a measure, of the samples that it applies to."""
     return [score for sample in samples if (score := getattr(sample, measure)) is not None]
+
+
+def shares_of(samples: Sequence[Sample]) -> dict[str, float]:
+    """The share of full marks by measure, without those that apply to no sample."""
+    scores = {name: scores_of(samples, name) for name in MEASURES}
+    return {name: sum(score >= 1 for score in of_one) / len(of_one) for name, of_one in scores.items() if of_one}
 
 
 def evaluate(
@@ -162,7 +169,8 @@ class HeldOutEvaluation(TrainerCallback):
     """Evaluate held-out rows before the first step, every so many steps, and after the last.
 
     The samples of each evaluation go to `evaluations/step_00000.jsonl` in the output folder, where a resumed run finds
-    those of its first part.
+    those of its first part; the shares of full marks are logged as `held_out/accuracy` and so on, for each measure
+    that applies.
 
     Args:
         trainer: see :func:`evaluate`.
@@ -213,6 +221,7 @@ class HeldOutEvaluation(TrainerCallback):
         trainer.model.train(was_training)
         if self.trainer.accelerator.is_main_process:
             write_samples(Path(trainer.args.output_dir), step, samples)
+        trainer.log_apart({HELD_OUT + name: share for name, share in shares_of(samples).items()})
 
 
 def write_samples(output_dir: Path, step: int, samples: list[Sample]) -> None:

@@ -1,11 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
 """The picture of a run: held-out measures, rewards, what could be wrong, what the method is about, where time went."""
 
+import math
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from open_r1_vision.held_out import MEASURES, Sample, scores_of
+from open_r1_vision.held_out import MEASURES, Sample, scores_of, shares_of
 from open_r1_vision.statistics import wilson_interval
 
 CURVE_FILE = "learning_curve.png"
@@ -37,6 +39,9 @@ _OF_METHODS = {
 _LEVEL = "hints/level_"
 #: Parts of a step, see trainers/timing.py, the largest first as a rule.
 _SECONDS = "seconds/"
+_KL_WEIGHT = "kl_weight"
+#: A title, and what draws the panel under it.
+_Panel = tuple[str, Callable[[Any], None]]
 
 
 def draw_curve(path: Path, evaluations: Mapping[int, list[Sample]], steps: Sequence[Mapping[str, Any]]) -> None:
@@ -49,28 +54,9 @@ def draw_curve(path: Path, evaluations: Mapping[int, list[Sample]], steps: Seque
     """
     from matplotlib.figure import Figure
 
-    names = list(dict.fromkeys(name for entry in steps for name in entry))
-    rewards = {name: name.split("/")[1] for name in names if name.startswith("rewards/") and name.endswith("/mean")}
-    watched = {name: label for name, label in _WATCHED.items() if name in names}
-    methods = {name: label for name, label in _OF_METHODS.items() if name in names}
-    if "judge/facts_stated" in methods:
-        methods.pop("rewards/visual_facts_reward/mean", None)
-    levels = sorted(name for name in names if name.startswith(_LEVEL) and name.removeprefix(_LEVEL).isdigit())
-
-    panels: list[tuple[str, Callable[[Any], None]]] = [
-        ("Held-out rows, greedy (95 % interval)", lambda axes: _draw_held_out(axes, evaluations)),
-        ("Rewards in training (mean of a step)", lambda axes: _draw_lines(axes, steps, rewards)),
-        ("Shares to keep an eye on", lambda axes: _draw_lines(axes, steps, watched)),
-    ]
-    if methods:
-        panels.append(("What the method is about", lambda axes: _draw_lines(axes, steps, methods)))
-    if levels:
-        of_levels = {level: f"level {level.removeprefix(_LEVEL)}" for level in levels}
-        panels.append(("Hint level of the trained groups", lambda axes: _draw_stack(axes, steps, of_levels)))
-    if parts := _largest_parts(steps):
-        panels.append(("Seconds of a step", lambda axes: _draw_stack(axes, steps, parts)))
-    num_rows = 1 if len(panels) <= 3 else 2
-    num_columns = 3 if len(panels) != 4 else 2
+    panels = [*_panels_of_shares(evaluations, steps), *_further_panels(steps)]
+    num_columns = 2 if len(panels) == 4 else max(1, min(3, len(panels)))
+    num_rows = max(1, math.ceil(len(panels) / num_columns))
     figure = Figure(figsize=(4.7 * num_columns, 4.2 * num_rows), layout="constrained")
     for index, (title, draw) in enumerate(panels):
         axes = figure.add_subplot(num_rows, num_columns, index + 1)
@@ -78,12 +64,50 @@ def draw_curve(path: Path, evaluations: Mapping[int, list[Sample]], steps: Seque
         axes.set_xlabel("step")
         axes.grid(alpha=0.3)
         draw(axes)
-        if not title.startswith("Seconds"):
-            axes.set_ylim(-0.02, 1.02)
         if axes.get_legend_handles_labels()[0]:
             # of a stack the topmost first, as it is seen
             axes.legend(fontsize=8, reverse=bool(axes.collections) and not axes.lines)
     figure.savefig(path, dpi=120)
+
+
+def _panels_of_shares(evaluations: Mapping[int, list[Sample]], steps: Sequence[Mapping[str, Any]]) -> list[_Panel]:
+    """Those whose values lie between 0 and 1 as a rule."""
+    names = list(dict.fromkeys(name for entry in steps for name, value in entry.items() if value is not None))
+    rewards = {name: name.split("/")[1] for name in names if name.startswith("rewards/") and name.endswith("/mean")}
+    watched = {name: label for name, label in _WATCHED.items() if name in names}
+    methods = {name: label for name, label in _OF_METHODS.items() if name in names}
+    if "judge/facts_stated" in methods:
+        methods.pop("rewards/visual_facts_reward/mean", None)
+    levels = sorted(name for name in names if name.startswith(_LEVEL) and name.removeprefix(_LEVEL).isdigit())
+    of_levels = {level: f"level {level.removeprefix(_LEVEL)}" for level in levels}
+    held_out = any(shares_of(samples) for samples in evaluations.values())
+
+    panels: list[tuple[Any, _Panel]] = [
+        (held_out, ("Held-out rows, greedy (95 % interval)", lambda axes: _draw_held_out(axes, evaluations))),
+        (rewards, ("Rewards in training (mean of a step)", lambda axes: _draw_lines(axes, steps, rewards))),
+        (watched, ("Shares to keep an eye on", lambda axes: _draw_lines(axes, steps, watched))),
+        (methods, ("What the method is about", lambda axes: _draw_lines(axes, steps, methods))),
+        (levels, ("Hint level of the trained groups", lambda axes: _draw_stack(axes, steps, of_levels))),
+    ]
+    return [(title, partial(_draw_from_0_to_1, draw)) for has_content, (title, draw) in panels if has_content]
+
+
+def _further_panels(steps: Sequence[Mapping[str, Any]]) -> list[_Panel]:
+    """Those whose values have a scale of their own."""
+    panels: list[_Panel] = []
+    if any(entry.get(_KL_WEIGHT) for entry in steps):
+        panels.append(("Weight of the KL term", lambda axes: _draw_kl_weight(axes, steps)))
+    if parts := _largest_parts(steps):
+        panels.append(("Seconds of a step", lambda axes: _draw_stack(axes, steps, parts)))
+    return panels
+
+
+def _draw_from_0_to_1(draw: Callable[[Any], None], axes: Any) -> None:
+    """From 0 to 1, and further where values lie outside: a penalty is negative, and a reward may give more than 1."""
+    draw(axes)
+    low, high = min(0.0, axes.dataLim.y0), max(1.0, axes.dataLim.y1)
+    margin = 0.02 * (high - low)
+    axes.set_ylim(low - margin, high + margin)
 
 
 def _draw_held_out(axes: Any, evaluations: Mapping[int, list[Sample]]) -> None:
@@ -103,7 +127,14 @@ def _draw_lines(axes: Any, steps: Sequence[Mapping[str, Any]], labels: Mapping[s
     for key, label in labels.items():
         points = [(entry["step"], entry[key]) for entry in steps if entry.get(key) is not None]
         if points:
-            axes.plot(*zip(*points, strict=True), label=label, linewidth=1)
+            # a point alone makes no line
+            marker = "o" if len(points) == 1 else None
+            axes.plot(*zip(*points, strict=True), label=label, linewidth=1, marker=marker)
+
+
+def _draw_kl_weight(axes: Any, steps: Sequence[Mapping[str, Any]]) -> None:
+    _draw_lines(axes, steps, {_KL_WEIGHT: "KL weight"})
+    axes.set_ylim(0.0, 1.05 * axes.dataLim.y1)
 
 
 def _draw_stack(axes: Any, steps: Sequence[Mapping[str, Any]], labels: Mapping[str, str]) -> None:

@@ -17,4 +17,5 @@ class RewardProgressCallback(ProgressCallback):
     ) -> None:
         if state.is_world_process_zero and self.training_bar is not None and logs:
             shown = {name: f"{logs[key]:.2f}" for name, key in _SHOWN.items() if logs.get(key) is not None}
-            self.training_bar.set_postfix(shown)
+            if shown:  # else the entry is of held-out rows, or of the whole run
+                self.training_bar.set_postfix(shown)

@@ -10,7 +10,7 @@ from statistics import fmean
 from typing import Any
 
 from open_r1_vision.files import write_whole
-from open_r1_vision.held_out import MEASURES, Sample, read_evaluations, scores_of
+from open_r1_vision.held_out import MEASURES, Sample, read_evaluations, shares_of
 from open_r1_vision.learning_curve import CURVE_FILE, draw_curve
 from open_r1_vision.runs import RESULTS_FILE
 from open_r1_vision.statistics import PairedChange, Proportion, mcnemar, wilson_interval
@@ -102,7 +102,7 @@ def _summarise(evaluations: Mapping[int, list[Sample]]) -> dict[str, Any]:
             "change": asdict(mcnemar(before, after)),
         }
     curve = {
-        step: {name: _mean(scores) for name in measures if (scores := scores_of(samples, name))}
+        step: {name: share for name, share in shares_of(samples).items() if name in measures}
         for step, samples in evaluations.items()
     }
     return {"rows": len(first), "measures": measures, "curve": curve}
@@ -112,7 +112,3 @@ def _mean_metrics(steps: Sequence[Mapping[str, Any]]) -> dict[str, float]:
     """The mean over all steps of each metric that every step logged."""
     names = [name for name in (steps[0] if steps else {}) if name not in ("step", "epoch")]
     return {name: fmean(entry[name] for entry in steps) for name in names if all(name in entry for entry in steps)}
-
-
-def _mean(scores: Sequence[float]) -> float:
-    return sum(score >= 1 for score in scores) / len(scores)

@@ -10,6 +10,8 @@ from typing import Any
 LOG_FILE = "log.jsonl"
 #: Thumbnails, by key.
 IMAGES_FOLDER = "rollout_images"
+#: What the metrics of the held-out rows begin with.
+HELD_OUT = "held_out/"
 
 
 def read_log(path: Path) -> list[dict[str, Any]]:

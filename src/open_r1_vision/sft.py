@@ -40,6 +40,7 @@ def prepare(recipe: Recipe) -> Job:
 
     from open_r1_vision.models import find_model
     from open_r1_vision.runs import open_run, require_shared, take_run, write_run
+    from open_r1_vision.trackers import check_trackers
 
     settings = recipe.as_plain()
     if not torch.cuda.is_available():
@@ -51,6 +52,7 @@ def prepare(recipe: Recipe) -> Job:
         state = open_run(job.output_dir, job.settings, data_args.overwrite_output)
     if state.finished:
         return job
+    check_trackers(training_args.report_to)
     job.checkpoint = state.checkpoint
     job.model = find_model(model_args.model_name_or_path)
     unread = [name for name in _UNREAD if getattr(data_args, name)]

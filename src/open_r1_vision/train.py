@@ -58,6 +58,7 @@ def prepare(recipe: Recipe) -> Job:
     from open_r1_vision.models import find_model, load_processor
     from open_r1_vision.rewards.loading import check_weights
     from open_r1_vision.runs import open_run, require_shared, take_run, write_run
+    from open_r1_vision.trackers import check_trackers
 
     script_args, training_args, model_args = parse_recipe(
         recipe, (ScriptArguments, trainer_class.config_class, ModelConfig)
@@ -67,6 +68,7 @@ def prepare(recipe: Recipe) -> Job:
         state = open_run(job.output_dir, job.settings, script_args.overwrite_output)
     if state.finished:
         return job
+    check_trackers(training_args.report_to)
     check_weights(training_args.reward_weights, script_args.reward_funcs)
     check_reasoners(training_args)
     job.checkpoint = state.checkpoint

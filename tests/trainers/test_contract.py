@@ -10,6 +10,7 @@ import textwrap
 import pytest
 import trl
 from transformers import Trainer
+from transformers.trainer_callback import CallbackHandler
 from trl import GRPOTrainer
 from trl.generation import vllm_generation
 from trl.generation.vllm_generation import VLLMGeneration
@@ -270,6 +271,19 @@ def test_rewards_and_advantages_that_are_logged():
     ):
         assert statement in caller, f"{MOVED}what is logged: {statement}"
     assert "deque(maxlen=args.generation_batch_size)" in inspect.getsource(GRPOTrainer.__init__), f"{MOVED}the logs"
+
+
+def test_logs_and_tables_of_trackers():
+    """Tables are made by the module's trackers, and a log of its own may not look like that of the step."""
+    log = ast.unparse(methods_of(GRPOTrainer)["log"])
+    for statement in (
+        "logging_backends.append(wandb)",
+        "logging_backends.append(trackio)",
+        "logging_backend.log({'completions': logging_backend.Table(dataframe=df)})",
+        "images.append([logging_backend.Image(image) for image in image_list])",
+    ):
+        assert statement in log, f"{MOVED}what trackers get: {statement}"
+    assert "control.should_log = False" in inspect.getsource(CallbackHandler.on_log), f"{MOVED}what a log ends"
 
 
 def test_micro_batches():

@@ -26,6 +26,7 @@ from open_r1_vision.curriculum.launch import LAUNCHER_VARIABLES
 from open_r1_vision.curriculum.recipe import Curriculum, Stage
 from open_r1_vision.importing import import_callable, is_dotted_path
 from open_r1_vision.rewards.loading import check_weights
+from open_r1_vision.trackers import check_trackers
 
 #: Where a stage's rows come from.
 _DATA_KEYS = ("dataset", "dataset_split", "dataset_options")
@@ -300,7 +301,10 @@ class _Check:
         self.faults += unknown.values()
         known = Recipe({key: value for key, value in settings.items() if key not in unknown}, None)
         with self.noting():
-            return parse_recipe(known, kinds)[place]
+            options = parse_recipe(known, kinds)[place]
+            with self.noting():
+                check_trackers(getattr(options, "report_to", None))
+            return options
         return None
 
     def _load_rows(self) -> Any:

@@ -6,11 +6,12 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from open_r1_vision.run_log import LOG_FILE, finite, read_log
+from open_r1_vision.run_log import HELD_OUT, LOG_FILE, finite, read_log
 from open_r1_vision.statistics import wilson_interval
 
 #: What stands under which heading: exact names, or prefixes that end in a slash or an underscore. The first wins.
 _SECTIONS: dict[str, tuple[str, ...]] = {
+    "Held-out rows": (HELD_OUT,),
     "Rewards": ("reward", "reward_std", "rewards/", "frac_reward_zero_std"),
     "Captions and their reader": ("captions/", "reader/"),
     "Hints": ("hints/",),
@@ -52,12 +53,15 @@ def build_curves(run: Path, history: Iterable[Mapping[str, Any]]) -> dict[str, A
     Metrics that never change stand apart, with their value. Steps grow along a curve; of several values of one step,
     the last counts.
     """
+    held_out = _held_out(run)
     by_name: dict[str, dict[int, float]] = {}
     for entry in history:
         for name, value in entry.items():
+            if held_out and name.startswith(HELD_OUT):
+                continue  # the evaluations say the same, with intervals
             if _is_curve(name) and isinstance(value, (int, float)) and finite(float(value)) is not None:
                 by_name.setdefault(name, {})[int(entry.get("step", 0))] = value
-    sections: dict[str, list[dict[str, Any]]] = {"Held-out rows, greedy, with 95 % intervals": _held_out(run)}
+    sections: dict[str, list[dict[str, Any]]] = {"Held-out rows, greedy, with 95 % intervals": held_out}
     sections |= {title: [] for title in (*_SECTIONS, _OTHER)}
     constants = []
     for name, values in by_name.items():

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from open_r1_vision.chat_texts import texts_of_chat
 from open_r1_vision.gallery.tables import Group
 from open_r1_vision.rewards.visual_facts import visual_facts_reward
 from open_r1_vision.run_log import finite
@@ -54,14 +55,14 @@ class Describer:
             "id": None if first.get("id") is None else str(first["id"]),
             "source": first.get("source"),
             "gold": self._cut(first.get("solution")),
-            "prompt": [[role, self._place(text)] for role, text in _messages(first.get("prompt"))],
+            "prompt": [[role, self._place(text)] for role, text in texts_of_chat(first.get("prompt"))],
             "images": list(first.get("image_keys") or []),
             "facts": [self._cut(fact) for fact in facts],
             "completions": [self._completion(row, facts) for row in group.rows],
         }
 
     def _completion(self, row: Mapping[str, Any], facts: list[str]) -> dict[str, Any]:
-        text = "".join(content for _, content in _messages(row.get("completion")))
+        text = "".join(content for _, content in texts_of_chat(row.get("completion")))
         entry = {
             "text": self._cut(text),
             "rewards": [_number(row.get(name)) for name in self.rewards],
@@ -114,26 +115,6 @@ class Describer:
         head = int(self.max_text * _HEAD_SHARE)
         tail = self.max_text - head
         return [text[:head], len(text) - self.max_text, text[len(text) - tail :]]
-
-
-def _messages(value: Any) -> list[tuple[str, str]]:
-    """A chat, or a plain text, as roles and texts."""
-    if value is None:
-        return []
-    if isinstance(value, str):
-        return [("", value)]
-    return [(str(message.get("role") or ""), _content(message.get("content"))) for message in value]
-
-
-def _content(value: Any) -> str:
-    if isinstance(value, str):
-        return value
-    parts = []
-    for part in value or []:
-        kind = part.get("type") if isinstance(part, Mapping) else "text"
-        text = part.get("text") if isinstance(part, Mapping) else part
-        parts.append(str(text) if text is not None else f"[{kind}]\n" if kind else "")
-    return "".join(parts)
 
 
 def _number(value: Any) -> float | None:

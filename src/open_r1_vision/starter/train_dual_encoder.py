@@ -25,6 +25,7 @@ from open_r1_vision.arguments import parse_recipe, print_all_help, print_help, r
 from open_r1_vision.starter import digits
 from open_r1_vision.starter.dual_encoder import LINE_BREAK, MOST_EDITS, corrupt, draw_foreign, new_dual_encoder
 from open_r1_vision.starter.page import CELLS_PER_SIDE
+from open_r1_vision.trackers import check_trackers
 from open_r1_vision.train import refuse, say
 
 #: Digits of a page: those of every page that the policy meets.
@@ -253,6 +254,7 @@ def main(argv: Sequence[str] | None = None) -> str:
     if not torch.cuda.is_available():
         recipe.settings.setdefault("use_cpu", True)
     arguments, training = parse_recipe(recipe, (DualEncoderArguments, TrainingArguments))
+    check_trackers(training.report_to)
     # the collator reads columns that the model does not take
     training.remove_unused_columns = False
     model, image_processor, tokenizer = new_dual_encoder(training.seed)

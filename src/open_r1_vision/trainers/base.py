@@ -30,10 +30,9 @@ from open_r1_vision.trainers.rollout_log import LogFile, RolloutLog, empty_logs,
 from open_r1_vision.trainers.sampling import EpochSampler
 from open_r1_vision.trainers.shared_prefix import SharedPrefix
 from open_r1_vision.trainers.timing import TimedSteps
+from open_r1_vision.trainers.tracker_tables import IMAGE_TRACKERS, readable_tables
 from open_r1_vision.trainers.whole_checkpoints import WholeCheckpoints
 from open_r1_vision.trainers.without_signal import WithoutSignal
-
-_IMAGE_TRACKERS = {"wandb", "trackio"}
 
 
 class VisionGRPOTrainer(
@@ -77,7 +76,8 @@ class VisionGRPOTrainer(
     - each distinct row is read from the data set once a sampling, see FetchingOnce, and each distinct image and prompt
       goes through template, tokenizer and processor once a step, see ProcessingOnce;
     - the seconds of a step are logged, part by part, see TimedSteps;
-    - the completions of an evaluation go to tables of their own, not among those of training and over their file.
+    - the completions of an evaluation go to tables of their own, not among those of training and over their file;
+    - trackers get tables that they all take, with chats as texts, see tracker_tables.py.
 
     Overrides `_get_train_sampler`, `_generate_and_score_completions`, `_generate`, `_tokenize_prompts`,
     `_calculate_rewards` and `log`; each calls GRPOTrainer's.
@@ -123,8 +123,8 @@ class VisionGRPOTrainer(
             **kwargs,
         )
         self._tokenizer.padding_side = "left"
-        # TRL gathers images for trackers only on processes that have some; _log_images does it on all
-        self._wants_images = self.log_multimodal and bool(_IMAGE_TRACKERS & set(args.report_to or ()))
+        # TRL gathers images for trackers only on processes that have some; here all of them do
+        self._wants_images = self.log_multimodal and not set(IMAGE_TRACKERS).isdisjoint(args.report_to or ())
         self.log_multimodal = False
         self._batch_rows: list[dict] = []
         self.time_steps()
@@ -269,15 +269,27 @@ class VisionGRPOTrainer(
             self._metrics["train"]["kl_weight"] = [self.beta]
         if self._evaluation_logs is None:
             # the last log of a training may come after an evaluation, with the model as that left it
-            super().log(logs, start_time)
+            with readable_tables():
+                super().log(logs, start_time)
             return
         writes = self.args.log_completions and self.accelerator.is_main_process
         with (
+            readable_tables(),
             self._logging_apart(),
             table_of_evaluation(str(self.args.output_dir), self.state.global_step) if writes else nullcontext(),
         ):
             super().log(logs, start_time)
         self._evaluation_logs = None
+
+    def log_apart(self, logs: dict[str, float]) -> None:
+        """Log numbers as an entry of their own, to the log file and to trackers; all processes must call it.
+
+        TRL's `log` would move the metrics of the step under way into the entry.
+        """
+        is_due = self.control.should_log
+        super(GRPOTrainer, self).log(logs)
+        # transformers takes it for the log of the step
+        self.control.should_log = is_due
 
     @contextmanager
     def _logging_apart(self) -> Iterator[None]:
