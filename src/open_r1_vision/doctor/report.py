@@ -2,8 +2,10 @@
 """What was found: a line for each thing, and whether one of them would stop the run."""
 
 import contextlib
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from collections.abc import Callable, Collection, Iterator
+from dataclasses import dataclass, field, replace
+
+from open_r1_vision.importing import describe_error
 
 OK, NOTE, STOP = "ok", "note", "STOP"
 
@@ -16,11 +18,17 @@ class Report:
         say: gets each line.
         is_verbose: whether what is as it should be is explained too.
         findings: level, topic and text of each.
+        stage: of a curriculum, which its lines are about; they begin with its name.
     """
 
     say: Callable[[str], None]
     is_verbose: bool = False
     findings: list[tuple[str, str, str]] = field(default_factory=list)
+    stage: str = ""
+
+    def of(self, stage: str) -> "Report":
+        """The same report, for lines about a stage."""
+        return replace(self, stage=stage)
 
     def ok(self, topic: str, text: str) -> None:
         """Something is as it should be."""
@@ -35,12 +43,19 @@ class Report:
         self._add(STOP, topic, text)
 
     @contextlib.contextmanager
-    def attempt(self, topic: str) -> Iterator[None]:
-        """What goes wrong is what would stop the run; what comes after is looked at nevertheless."""
+    def attempt(self, topic: str, known: Collection[str] = ()) -> Iterator[None]:
+        """What goes wrong is what would stop the run; what comes after is looked at nevertheless.
+
+        Args:
+            topic: of what is found.
+            known: messages that were said already.
+        """
         try:
             yield
-        except (ValueError, OSError, ImportError) as error:
-            self.stop(topic, str(error))
+        except (Exception, SystemExit) as error:  # noqa: BLE001 - of code that a recipe names
+            text = describe_error(error)
+            if text not in known:
+                self.stop(topic, text)
 
     @property
     def num_stops(self) -> int:
@@ -48,6 +63,8 @@ class Report:
         return sum(level == STOP for level, _, _ in self.findings)
 
     def _add(self, level: str, topic: str, text: str) -> None:
+        if self.stage:
+            topic, text = self.stage, f"{topic}: {text}" if topic else text
         self.findings.append((level, topic, text))
         first, *rest = text.splitlines() or [""]
         self.say("\n".join([f"{level:4}  {topic:11}  {first}", *(f"{'':19}{line}" for line in rest)]))
