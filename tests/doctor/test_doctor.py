@@ -228,6 +228,7 @@ def test_deepspeed_without_its_tools(ask, recipe, monkeypatch, tmp_path):
     assert "lacks ninja on PATH (pip install ninja) and a C++ compiler (g++)" in stops(said)["deepspeed"]
     code, said = ask("--config", recipe(deepspeed="nowhere.json"))
     assert "'nowhere.json', but there is no such file" in str(stops(said))
+    assert list(stops(said)) == ["deepspeed"]  # and not once more where memory is estimated
 
 
 def test_a_full_disk(ask, recipe, monkeypatch):

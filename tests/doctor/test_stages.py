@@ -76,10 +76,10 @@ def test_a_curriculum_that_would_start(ask, curriculum):
     assert said["output"][0][1].startswith("a new curriculum in")
     assert said["warm_up"][0] == ("ok", "sft, 1 process(es)")
     assert any(text.startswith("model: ") and "config, processor" in text for _, text in said["warm_up"])
-    assert ("ok", "data: 8 rows, columns are there") in said["warm_up"]
+    assert ("ok", "data: 8 rows; columns are there") in said["warm_up"]
     # the later stage takes its model from the earlier one
     assert not any(text.startswith("model: ") for _, text in said["reason"])
-    assert ("ok", "data: 8 rows, columns are there, the first 3 are good") in said["reason"]
+    assert ("ok", "data: 8 rows; columns are there, the first 3 are good") in said["reason"]
 
 
 def test_what_is_wrong_takes_no_other_line_away(ask):

@@ -2,7 +2,7 @@
 """What was found: a line for each thing, and whether one of them would stop the run."""
 
 import contextlib
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 
 from open_r1_vision.importing import describe_error
@@ -43,19 +43,18 @@ class Report:
         self._add(STOP, topic, text)
 
     @contextlib.contextmanager
-    def attempt(self, topic: str, known: Collection[str] = ()) -> Iterator[None]:
-        """What goes wrong is what would stop the run; what comes after is looked at nevertheless.
-
-        Args:
-            topic: of what is found.
-            known: messages that were said already.
-        """
+    def attempt(self, topic: str) -> Iterator[None]:
+        """What goes wrong is what would stop the run, said once; what comes after is looked at nevertheless."""
         try:
             yield
         except (Exception, SystemExit) as error:  # noqa: BLE001 - of code that a recipe names
             text = describe_error(error)
-            if text not in known:
+            if not self.was_said(text):
                 self.stop(topic, text)
+
+    def was_said(self, text: str) -> bool:
+        """Whether this would stop the run by a finding that there is already, of whichever topic."""
+        return any(level == STOP and found.endswith(text) for level, _, found in self.findings)
 
     @property
     def num_stops(self) -> int:

@@ -4,7 +4,6 @@
 import contextlib
 import dataclasses
 import io
-from collections.abc import Collection
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -70,7 +69,7 @@ def check_run(report: Report, recipe: Recipe, where: Machine, num_rows: int) -> 
         num_rows: how many rows to look at.
     """
     plain = recipe.as_plain()
-    machine.check_gpus(report, where, bool(plain.get("bf16", where.gpus)))
+    machine.check_gpus(report, where, bool(plain.get("bf16", not plain.get("fp16"))))
     machine.check_attention(report, where, plain.get("attn_implementation"))
     folder = files.check_model(report, str(plain["model_name_or_path"])) if plain.get("model_name_or_path") else None
     with report.attempt("deepspeed"):
@@ -93,24 +92,23 @@ def check_run(report: Report, recipe: Recipe, where: Machine, num_rows: int) -> 
     check_output(report, recipe, training.output_dir, script.overwrite_output, where.processes)
 
 
-def parse_known(report: Report, recipe: Recipe, known: Collection[str] = ()) -> tuple[Any, Any, Any, Any] | None:
+def parse_known(report: Report, recipe: Recipe) -> tuple[Any, Any, Any, Any] | None:
     """A training's arguments and its trainer, unknown keys left out; None where they can't be read.
 
     Args:
         report: gets what is found.
         recipe: of the run.
-        known: faults that were said already.
     """
     from trl import ModelConfig
 
     from open_r1_vision import train
     from open_r1_vision.arguments import ScriptArguments, find_unknown_keys
 
-    with report.attempt("recipe", known):
+    with report.attempt("recipe"):
         trainer_class = train.find_trainer(recipe)
         unknown = find_unknown_keys(recipe, (ScriptArguments, trainer_class.config_class, ModelConfig))
         for fault in unknown.values():
-            if fault not in known:
+            if not report.was_said(fault):
                 report.stop("recipe", fault)
         script, training, model = parse_training(recipe.without(*unknown))
         return script, training, model, trainer_class
@@ -126,7 +124,6 @@ def check_memory(
     where: Machine,
     processes: int,
     folder: str | None,
-    known: Collection[str] = (),
 ) -> int:
     """Batch, memory of GPUs and host, vLLM's cache, disk.
 
@@ -139,7 +136,6 @@ def check_memory(
         where: it is to run.
         processes: of the run.
         folder: of the model; None where there is none yet.
-        known: faults that were said already.
 
     Returns:
         Bytes that are needed on the disk, 0 where they are not known.
@@ -150,7 +146,7 @@ def check_memory(
     named = model if folder is None else dataclasses.replace(model, model_name_or_path=folder)
     if training.prompts_per_step is not None:
         good = False
-        with report.attempt("batch", known):
+        with report.attempt("batch"):
             batch = (training.prompts_per_step, training.num_generations or 0)
             report.ok("batch", str(plan_batch(*batch, processes, training.max_completions_per_device)))
             good = True
@@ -161,7 +157,7 @@ def check_memory(
     except ValueError as error:
         report.note("memory", f"not estimated. {error}")
         return 0
-    with report.attempt("memory", known):
+    with report.attempt("memory"):
         plan = plan_of(recipe, script, training, named, processes, where.gpu_bytes or 80 * _GIB)
         compare_memory(report, plan, where)
         made = plan.estimate()

@@ -104,7 +104,7 @@ class _Stages:
         on_gpus = [stage for stage in stages if stage.run in _ON_GPUS]
         updating = [stage for stage in stages if stage.run in _UPDATES]
         report, where = self._report, self._where
-        machine.check_gpus(report, where, any(stage.settings.get("bf16", where.gpus) for stage in updating))
+        machine.check_gpus(report, where, any(_wants_bfloat16(stage.settings) for stage in updating))
         if not where.gpus and not self._is_alone:
             report.note("memory", "estimated for GPUs alone: --gpus and --gpu_memory say which")
         self._once(
@@ -184,11 +184,11 @@ class _Stages:
         """How many rows a stage has of its own, and whether the first ones are good."""
         from open_r1_vision.sampling.options import SampleArguments, read_part
 
-        with report.attempt("data", faults):
+        with report.attempt("data"):
             rows = find_own_rows(self._curriculum, stage)
             if rows is None:
                 return
-            said = [f"{len(rows)} rows"] + ["columns are there"] * (not faults)
+            said = [f"{len(rows)} rows{'' if faults else '; columns are there'}"]
             if stage.run == "sample":
                 script = read_part(Recipe(stage.settings, None), SampleArguments)
             if script is not None:
@@ -201,12 +201,12 @@ class _Stages:
         # its own model may not be there yet, and is of the first one's shape
         name = self._source(stage).settings.get("model_name_or_path")
         recipe = Recipe({**stage.settings, "model_name_or_path": name}, None)
-        parsed = parse_known(report, recipe, faults)
+        parsed = parse_known(report, recipe)
         if parsed is None:
             report.note("memory", "not estimated before its keys and values are right")
             return
         script, training, model, _ = parsed
-        needed = check_memory(report, recipe, script, training, model, self._where, stage.processes, folder, faults)
+        needed = check_memory(report, recipe, script, training, model, self._where, stage.processes, folder)
         self._disk_bytes += needed
         check_servers(report, training)
         self._check_rows(report, stage, folder, faults, script)
@@ -222,8 +222,13 @@ class _Stages:
             zero = read_deepspeed(settings.get("deepspeed"))
         except ValueError:  # what is wrong with them was said
             return
-        size = 4 if settings.get("dtype") == "float32" else 2
+        size = 2 if settings.get("dtype") in ("bfloat16", "float16", "auto") else 4
         made = estimate(shape, Setup(shape.parameters, gpus=stage.processes, weight_bytes=size, **zero))
         kept = 0 if settings.get("save_strategy") == "no" else settings.get("save_total_limit")
         needed = (made.checkpoint_bytes, kept, made.final_bytes)
         self._disk_bytes += files.check_disk(report, stage.folder, *needed, self._where.is_here)
+
+
+def _wants_bfloat16(settings: dict[str, Any]) -> bool:
+    """TRL computes in it unless told otherwise."""
+    return bool(settings.get("bf16", not settings.get("fp16")))
