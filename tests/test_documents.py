@@ -25,7 +25,7 @@ STARTER = "test_documents.py::test_what_trains_on_the_starter"
 RUN_BY = {
     r"make (test|quality|test-vllm|vllm-cpu)": CI,
     r"make starter": STARTER,
-    r"make claims": "test_claims.py::test_a_quick_study",
+    r"make claims|python eval/claims\.py --quick": "test_claims.py::test_a_quick_study",
     r"torchrun --nproc_per_node=\d -m open_r1_vision\.train --config recipes/starter/.*": STARTER,
     r"\.venv-vllm/bin/torchrun .*/visionary_r1\.yaml --use_vllm true .*": (
         "vllm_support/test_colocated.py::test_the_starters_recipe"

@@ -4,7 +4,7 @@ import sys
 
 import pytest
 
-from open_r1_vision.importing import import_callable, is_dotted_path
+from open_r1_vision.importing import describe_error, import_callable, is_dotted_path
 
 
 @pytest.mark.parametrize("name", ["a.b", "open_r1_vision.starter.model.policy", "_a._b1", "a.b.C"])
@@ -70,3 +70,33 @@ def test_a_missing_module_whose_name_begins_alike_is_not_hidden(module):
     """`users` is missing inside of `users_own`, which is there."""
     with pytest.raises(ModuleNotFoundError, match="users"):
         import_callable(module("import users"))
+
+
+def caught(call):
+    try:
+        call()
+    except (Exception, SystemExit) as error:  # noqa: BLE001
+        return describe_error(error)
+
+
+def test_messages_of_this_library_stand_for_themselves():
+    assert caught(lambda: None) is None
+    try:
+        import_callable("a")
+    except ValueError as error:
+        # without the frame of this file, which is no part of the library
+        error.__traceback__ = error.__traceback__.tb_next
+        assert describe_error(error) == "'a' is not a dotted path of the form `package.module.function`."
+
+
+def test_errors_of_other_code_have_type_and_place(tmp_path, monkeypatch):
+    (tmp_path / "theirs.py").write_text(
+        "def key():\n    return {}['a']\n\n\ndef number():\n    return int('x')\n\n\ndef wrapped():\n"
+        "    try:\n        key()\n    except KeyError as error:\n        raise RuntimeError('no rows') from error\n"
+    )
+    monkeypatch.syspath_prepend(str(tmp_path))
+    key, number, wrapped = (import_callable(f"theirs.{name}") for name in ("key", "number", "wrapped"))
+    assert caught(key) == "KeyError: 'a' (theirs.py, line 2)"
+    assert caught(number) == "ValueError: invalid literal for int() with base 10: 'x' (theirs.py, line 6)"
+    # why it failed, not that it did
+    assert caught(wrapped) == "KeyError: 'a' (theirs.py, line 2)"

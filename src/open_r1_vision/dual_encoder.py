@@ -137,9 +137,10 @@ def _load_once(name: str, device: str, dtype: str, trust_remote_code: bool) -> D
         hint = (
             " Its own code must be allowed: set trust_remote_code: true." if "trust_remote_code" in str(error) else ""
         )
+        reason = next(filter(None, str(error).splitlines()), type(error).__name__)
         raise ValueError(
-            f"No dual encoder could be loaded from {folder!r} ({error}).{hint} Set `encoder` to the folder or hub id "
-            "of a CLIP, SigLIP or FG-CLIP model."
+            f"No dual encoder could be loaded from {folder!r} ({reason}).{hint} Set `encoder` to the folder or hub id "
+            "of a CLIP, SigLIP or FG-CLIP model; without a network, `hf download` it before."
         ) from error
     missing = [method for method in _METHODS if not hasattr(model, method)]
     if missing:

@@ -3,7 +3,7 @@ import json
 import sys
 
 import pytest
-from datasets import DatasetDict
+from datasets import Dataset, DatasetDict
 
 from open_r1_vision.data.loading import load_rows
 from open_r1_vision.data.rows import rows_from_list
@@ -189,3 +189,25 @@ def test_options_have_no_effect_on_local_paths(tmp_path):
 def test_unknown_options_of_a_callable_are_named():
     with pytest.raises(ValueError, match=r"options \{'number': 3\}.*signature is \(split: str = 'train', count: int"):
         load_rows("open_r1_vision.starter.digits.rows", number=3)
+
+
+def test_broken_parquet_files_are_named(tmp_path, png):
+    folder = tmp_path / "rows"
+    folder.mkdir()
+    make_rows(png).to_parquet(folder / "train-0.parquet")
+    broken = folder / "train-1.parquet"
+    whole = (folder / "train-0.parquet").read_bytes()
+    for content in (b"", b"PA", whole[:-20], b"x" * 500):
+        broken.write_bytes(content)
+        for name in (folder, broken):
+            with pytest.raises(ValueError, match="is no whole parquet file") as caught:
+                load_rows(str(name))
+            assert str(caught.value).startswith(repr(str(broken)))
+            assert "Fetch or write it anew" in str(caught.value)
+
+
+def test_parquet_files_that_do_not_fit_together(tmp_path):
+    Dataset.from_list([{"problem": "a"}]).to_parquet(tmp_path / "train-0.parquet")
+    Dataset.from_list([{"question": 1.0}]).to_parquet(tmp_path / "train-1.parquet")
+    with pytest.raises(ValueError, match="train-1.parquet can't be read as parquet .* must have the same columns"):
+        load_rows(str(tmp_path))

@@ -9,60 +9,16 @@ import sys
 from pathlib import Path
 
 import pytest
-import yaml
+from findings import stops
 from scripted_server import ScriptedServer
 
 from open_r1_vision.doctor.__main__ import main
-from open_r1_vision.doctor.files import find_damage
+from open_r1_vision.doctor.files import check_disk, find_damage
 from open_r1_vision.doctor.machine import Machine, check_packages, find_machine, is_free, read_constraints
 from open_r1_vision.doctor.report import Report
+from open_r1_vision.memory import shapes
 
 ROOT = Path(__file__).parent.parent.parent
-
-
-@pytest.fixture
-def recipe(tmp_path, model_folder):
-    """`recipe(key=value)` gives the path of a recipe that would start."""
-
-    def write(**settings):
-        path = tmp_path / "recipe.yaml"
-        plain = {
-            "trainer": "open_r1_vision.trainers.VisionGRPOTrainer",
-            "model_name_or_path": model_folder("qwen2_5_vl"),
-            "dataset": "open_r1_vision.starter.digits.rows",
-            "dataset_options": {"count": 8},
-            "reward_funcs": ["open_r1_vision.rewards.accuracy_reward"],
-            "prompts_per_step": 4,
-            "num_generations": 2,
-            "output_dir": str(tmp_path / "run"),
-            "save_total_limit": 1,
-            "report_to": "none",
-            **settings,
-        }
-        path.write_text(yaml.safe_dump(plain))
-        return str(path)
-
-    return write
-
-
-@pytest.fixture
-def ask(capsys):
-    """`ask(*words)` gives the exit code and what was said about each topic, by level."""
-
-    def run(*words):
-        code = main([*map(str, words)])
-        said = {}
-        for line in capsys.readouterr().out.splitlines():
-            level, topic, text = line[:4].strip(), line[6:17].strip(), line[19:]
-            if level in ("ok", "note", "STOP"):
-                said.setdefault(topic, []).append((level, text))
-        return code, said
-
-    return run
-
-
-def stops(said):
-    return {topic: text for topic, lines in said.items() for level, text in lines if level == "STOP"}
 
 
 def test_a_recipe_that_would_start(ask, recipe):
@@ -229,7 +185,7 @@ def test_a_bad_row(ask, recipe, tmp_path):
 
 def test_a_reward_that_cannot_be_imported(ask, recipe):
     code, said = ask("--config", recipe(reward_funcs=["open_r1_vision.rewards.acuracy_reward"]))
-    assert code == 1 and "acuracy_reward" in stops(said)["data"]
+    assert code == 1 and "acuracy_reward" in stops(said)["rewards"]
     _, said = ask("--config", recipe(reward_weights=[1.0, 0.5]))
     assert "reward_weights has 2 numbers, but there are 1 reward_funcs" in stops(said)["rewards"]
 
@@ -272,6 +228,7 @@ def test_deepspeed_without_its_tools(ask, recipe, monkeypatch, tmp_path):
     assert "lacks ninja on PATH (pip install ninja) and a C++ compiler (g++)" in stops(said)["deepspeed"]
     code, said = ask("--config", recipe(deepspeed="nowhere.json"))
     assert "'nowhere.json', but there is no such file" in str(stops(said))
+    assert list(stops(said)) == ["deepspeed"]  # and not once more where memory is estimated
 
 
 def test_a_full_disk(ask, recipe, monkeypatch):
@@ -314,28 +271,6 @@ def test_packages_that_were_not_tested_together(monkeypatch):
     assert level == "note" and f"datasets {machine.find_version('datasets')} (tested 5.1.9)" in text
 
 
-def test_a_curriculum_is_looked_at_stage_by_stage(ask):
-    words = ["--config", ROOT / "recipes" / "qwen2_5_vl_3b" / "pebr_r1.yaml"]
-    code, said = ask(*words, "--gpus", 8, "--gpu_memory", 80)
-    found = stops(said)
-    assert code == 1 and "mulberry_sft.json" in found["warm_up"] and "pebr_grpo_dataset.json" in found["difficulty"]
-    assert said["reason"][0][0] == "ok" and said["splits"] == [("ok", "split, 8 process(es)")]
-    overlay = ROOT / "recipes" / "hardware" / "pebr_r1_4_gpus.yaml"
-    _, said = ask(*words, overlay, "--gpus", 4, "--gpu_memory", 80)
-    assert "4 process(es)" in said["reason"][0][1]
-    _, said = ask(*words, "--gpus", 4, "--gpu_memory", 80)
-    assert stops(said)["reason"].startswith("it has 8 processes for 4 GPU(s)")
-
-
-def test_a_warm_up(ask, tmp_path):
-    recipe = ROOT / "recipes" / "starter" / "warm_up.yaml"
-    few = ["--config", recipe, "--dataset_options", '{"count": 8}']
-    code, said = ask(*few)
-    assert code == 0 and "keys of open_r1_vision.sft" in said["recipe"][0][1]
-    code, said = ask(*few, "--dataset", "nowhere.parquet")
-    assert code == 1 and "nowhere.parquet" in stops(said)["recipe"]
-
-
 def test_the_command(recipe, tmp_path):
     words = [sys.executable, "-m", "open_r1_vision.doctor", "--config"]
     result = subprocess.run([*words, recipe()], capture_output=True, text=True)
@@ -345,3 +280,99 @@ def test_the_command(recipe, tmp_path):
     assert result.returncode == 1 and "1 thing(s) would stop the run." in result.stdout
     # nothing was trained or written
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("key", "code", "message"),
+    [
+        ("dataset", "def it(split):\n    return {}['rows']\n", "KeyError: 'rows' (mine.py, line 2)"),
+        ("dataset", "def it(split):\n    return int('abc')\n", "ValueError: invalid literal for int()"),
+        ("dataset", "import sys\n\nsys.exit('no rows here')\n", "SystemExit: no rows here (mine.py, line 3)"),
+        ("reward_funcs", "1 / 0\n", "ZeroDivisionError: division by zero (mine.py, line 1)"),
+        ("trainer", "def it(:\n", "SyntaxError: invalid syntax (mine.py, line 1)"),
+        ("model_name_or_path", "def it():\n    raise RuntimeError\n", "RuntimeError (mine.py, line 2)"),
+    ],
+)
+def test_code_of_the_recipe_that_fails(ask, recipe, key, code, message, tmp_path, monkeypatch):
+    (tmp_path / "mine.py").write_text(code)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.delitem(sys.modules, "mine", raising=False)
+    value = ["mine.it"] if key == "reward_funcs" else "mine.it"
+    exit_code, said = ask("--config", recipe(**{key: value, **({"dataset_options": {}} if key == "dataset" else {})}))
+    assert exit_code == 1 and message in str(stops(said).values()), said
+    # what has nothing to do with it is looked at nevertheless
+    assert {"gpus", "packages"} <= set(said)
+
+
+def test_a_broken_parquet_file(ask, recipe, tmp_path):
+    rows = tmp_path / "rows.parquet"
+    rows.write_bytes(b"PA")
+    code, said = ask("--config", recipe(dataset=str(rows), dataset_options={}))
+    assert code == 1
+    assert f"{str(rows)!r} is no whole parquet file (Parquet file size is 2 bytes" in stops(said)["data"]
+    assert "Fetch or write it anew, or set `dataset` to another one." in stops(said)["data"]
+
+
+@pytest.mark.parametrize("value", ["abc", "70000", "-1"])
+def test_a_port_that_is_none(ask, recipe, value, monkeypatch):
+    monkeypatch.setenv("MASTER_PORT", value)
+    code, said = ask("--config", recipe())
+    assert code == 1
+    assert stops(said) == {
+        "port": f"MASTER_PORT is {value!r}, which is no port: set a number from 1024 to 65535, or unset it."
+    }
+
+
+def test_ports_that_are_chosen_or_left_out(ask, recipe, monkeypatch):
+    monkeypatch.setenv("MASTER_PORT", "0")
+    assert ask("--config", recipe())[1]["port"] == [("ok", "0: a free one is taken")]
+    monkeypatch.setenv("MASTER_PORT", "")
+    assert ask("--config", recipe())[1]["port"][0][1].startswith("29500")
+    stopped = stops(ask("--config", recipe(), "--master_port", 70000)[1])
+    assert stopped == {
+        "port": "--master_port is '70000', which is no port: set a number from 1024 to 65535, or leave it out."
+    }
+
+
+def test_options_that_a_config_refuses(ask, recipe, monkeypatch):
+    from open_r1_vision.trainers.config import VisionGRPOConfig
+
+    def refuse(self):
+        raise ValueError("top_p is 0.9, but vllm_importance_sampling_correction is on: set one of them.")
+
+    monkeypatch.setattr(VisionGRPOConfig, "__post_init__", refuse)
+    monkeypatch.setattr("open_r1_vision.importing._is_users", lambda file: False)
+    code, said = ask("--config", recipe(top_p=0.9, use_vllm=True))
+    assert code == 1
+    assert stops(said)["recipe"] == "top_p is 0.9, but vllm_importance_sampling_correction is on: set one of them."
+    assert {"gpus", "model", "packages", "port"} <= set(said)
+
+
+def test_an_architecture_that_is_not_estimated_stops_nothing(ask, recipe, monkeypatch):
+    monkeypatch.delitem(shapes._VISION_BLOCK, "qwen2_5_vl")
+    code, said = ask("--config", recipe())
+    assert code == 0
+    ((level, text),) = said["memory"]
+    assert level == "note" and text.startswith("not estimated. Memory is estimated for")
+    assert said["batch"][0][0] == "ok"
+
+
+def test_a_run_that_goes_on_has_written_a_part_already(tmp_path, monkeypatch):
+    monkeypatch.setattr("shutil.disk_usage", lambda path: type("Usage", (), {"free": 100})())
+    report = Report(lambda line: None)
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "weights").write_bytes(b"x" * 1000)
+    # 2 x 400 + 200 = 1000 bytes of 1100
+    assert check_disk(report, tmp_path / "run", 400, 1, 200) == 1000
+    # 2 x 500 + 200 = 1200 bytes of 1100
+    check_disk(report, tmp_path / "run", 500, 1, 200)
+    assert [level for level, _, _ in report.findings] == ["ok", "STOP"]
+    # no checkpoint at all
+    assert check_disk(report, tmp_path / "new", 400, 0, 90) == 90
+    assert report.findings[-1][0] == "ok"
+
+
+@pytest.mark.parametrize(("words", "message"), [(("-1", "80"), "--gpus is -1"), (("1", "0"), "--gpu_memory is 0")])
+def test_machines_that_there_are_not(ask, recipe, words, message):
+    _, said = ask("--config", recipe(), "--gpus", words[0], "--gpu_memory", words[1])
+    assert message in stops(said)["recipe"]

@@ -112,28 +112,8 @@ def _select(curriculum: Curriculum, start: str | None, until: str | None) -> lis
     return curriculum.stages[first : last + 1]
 
 
-def _describe_changes(state: CurriculumState, stages: list[Stage]) -> str:
-    """Why begun stages can't stay as they are, and what to do about it; empty where all can."""
-    stale = state.stale(stages)
-    if not stale:
-        return ""
-    names = ", ".join(stage.name for stage in stale)
-    reasons = []
-    if changes := state.changed():
-        reasons.append(f"The recipe changed since {state.path.parent} was begun: {'; '.join(changes)}.")
-    if lost := state.lost(stages):
-        gone = ", ".join(str(stage.folder) for stage in lost)
-        reasons.append(
-            f"What a finished stage left in {gone} is gone and would be made anew, but {names} build on it."
-        )
-    return (
-        f"{' '.join(reasons)} Undo that, set another output_dir, or give --accept_changes, which deletes {names}, to "
-        "be run anew."
-    )
-
-
 def _settle_changes(state: CurriculumState, stages: list[Stage], accept: bool) -> None:
-    message = _describe_changes(state, stages)
+    message = state.describe_changes(stages)
     if message and not accept:
         raise ValueError(message)
     if message:
@@ -230,7 +210,7 @@ def _rehearse(
     if stale and args.accept_changes:
         _say(f"To be deleted and run anew: {', '.join(stage.name for stage in stale)}.")
     elif stale:
-        faults.append(_describe_changes(state, stages))
+        faults.append(state.describe_changes(stages))
     faults += _empty_splits(stages, _unfinished(curriculum, state, stale))
     _say("\n".join(f"fault: {fault}" for fault in faults) or "No faults found. Nothing was started.")
     return 2 if faults else 0

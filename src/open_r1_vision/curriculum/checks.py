@@ -24,7 +24,7 @@ from open_r1_vision.arguments import (
 )
 from open_r1_vision.curriculum.launch import LAUNCHER_VARIABLES
 from open_r1_vision.curriculum.recipe import Curriculum, Stage
-from open_r1_vision.importing import import_callable, is_dotted_path
+from open_r1_vision.importing import describe_error, import_callable, is_dotted_path
 from open_r1_vision.rewards.loading import check_weights
 from open_r1_vision.trackers import check_trackers
 
@@ -51,6 +51,12 @@ def find_faults(curriculum: Curriculum, stage: Stage, with_rows: bool = True) ->
         check.model()
     {"train": check.train, "sft": check.sft, "sample": check.sample, "split": check.split}[stage.run]()
     return list(dict.fromkeys(check.faults))
+
+
+def find_own_rows(curriculum: Curriculum, stage: Stage) -> Any:
+    """The rows that a stage loads by itself, as :func:`find_faults` does; None where they can't be, or not yet."""
+    is_own = _with_source(curriculum, stage) is stage.settings
+    return _Check(curriculum, stage, with_rows=True)._load_rows() if is_own else None
 
 
 def find_wrong_names(curriculum: Curriculum, stages: Sequence[Stage]) -> list[str]:
@@ -90,8 +96,8 @@ def _noting(faults: list[str]) -> Iterator[None]:
     """What goes wrong is noted, and what comes after is checked nevertheless."""
     try:
         yield
-    except (ValueError, OSError, ImportError) as error:
-        faults.append(str(error))
+    except (Exception, SystemExit) as error:  # noqa: BLE001 - a data set's or a reward's code may raise anything
+        faults.append(describe_error(error))
 
 
 class _Check:
@@ -189,7 +195,7 @@ class _Check:
         with self.noting():
             rewards = train.name_rewards(script, names)
             if self._with_rows:
-                check_settings(map(_on_cpu, rewards))
+                check_settings(map(on_cpu, rewards))
         gate: Any = {}
         with self.noting():
             gate = train.load_gate(config, script.answer_form, names)
@@ -335,7 +341,7 @@ def _parse_own(settings: dict[str, Any], kind: type) -> Any:
     return parse_recipe(Recipe({key: value for key, value in settings.items() if key in names}, None), (kind,))[0]
 
 
-def _on_cpu(reward: Any) -> Any:
+def on_cpu(reward: Any) -> Any:
     """A reward that checks its encoder on the CPU: this machine may not have the device of the training."""
     return functools.partial(reward, device="cpu") if "device" in inspect.signature(reward).parameters else reward
 

@@ -118,6 +118,25 @@ class CurriculumState:
                 anew.add(stage.name)
         return found
 
+    def describe_changes(self, stages: Collection[Stage]) -> str:
+        """Why begun stages can't stay as they are when these are run, and what to do; empty where all can."""
+        stale = self.stale(stages)
+        if not stale:
+            return ""
+        names = ", ".join(stage.name for stage in stale)
+        reasons = []
+        if changes := self.changed():
+            reasons.append(f"The recipe changed since {self.path.parent} was begun: {'; '.join(changes)}.")
+        if lost := self.lost(stages):
+            gone = ", ".join(str(stage.folder) for stage in lost)
+            reasons.append(
+                f"What a finished stage left in {gone} is gone and would be made anew, but {names} build on it."
+            )
+        return (
+            f"{' '.join(reasons)} Undo that, set another output_dir, or give --accept_changes, which deletes {names}, "
+            "to be run anew."
+        )
+
     def discard(self, stages: Collection[Stage]) -> None:
         """Forget stages and delete their folders."""
         for stage in stages:

@@ -8,6 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from datasets import Dataset, DatasetDict, ReadInstruction, load_dataset, load_from_disk
+from datasets.exceptions import DatasetsError
+from pyarrow import ArrowInvalid
+from pyarrow.parquet import read_metadata
 
 from open_r1_vision.data import visionary_r1
 from open_r1_vision.data.rows import normalise_rows, rows_from_list
@@ -100,7 +103,7 @@ def _starts_with(name: str, splits: tuple[str, ...]) -> bool:
 def _load_files(files: list[Path], source: str) -> Dataset:
     suffixes = {file.suffix for file in files}
     if suffixes == {".parquet"}:
-        return load_dataset("parquet", data_files=[str(file) for file in files], split="train")
+        return _load_parquet(files)
     if ".parquet" in suffixes or not suffixes <= set(FILE_SUFFIXES):
         raise ValueError(
             f"{', '.join(file.name for file in files[:8])} can't be read together: give parquet files, or JSON and "
@@ -108,6 +111,30 @@ def _load_files(files: list[Path], source: str) -> Dataset:
         )
     rows = [row for file in files for row in read_json(file)]
     return rows_from_list(rows, source, files[0].parent)
+
+
+def _load_parquet(files: list[Path]) -> Dataset:
+    try:
+        return load_dataset("parquet", data_files=[str(file) for file in files], split="train")
+    except (ArrowInvalid, DatasetsError) as error:
+        for file in files:
+            _refuse_broken_parquet(file)
+        named = ", ".join(str(file) for file in files[:8])
+        raise ValueError(
+            f"{named} can't be read as parquet ({str(error.__cause__ or error).splitlines()[0]}): fetch or write it "
+            "anew; several files must have the same columns."
+        ) from error
+
+
+def _refuse_broken_parquet(file: Path) -> None:
+    """Name a file that was cut off, or that is no parquet: its end, where the columns are listed, can't be read."""
+    try:
+        read_metadata(file)
+    except (ArrowInvalid, OSError) as error:
+        raise ValueError(
+            f"{str(file)!r} is no whole parquet file ({str(error).splitlines()[0].rstrip('.')}): it was cut off, or "
+            "is something else. Fetch or write it anew, or set `dataset` to another one."
+        ) from error
 
 
 def read_json(file: Path) -> list[dict]:

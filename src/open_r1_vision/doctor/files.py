@@ -45,7 +45,7 @@ def _check_folder(report: Report, folder: Path) -> str | None:
     with report.attempt("model"):
         load_processor(str(folder))
         size = sum(path.stat().st_size for path in folder.glob("*.safetensors"))
-        report.ok("model", f"{folder}: config, processor, {size / _GIB:.2f} GiB of whole weights")
+        report.ok("model", f"{folder}: config, processor, {format_size(size)} of whole weights")
         return str(folder)
     return None
 
@@ -108,37 +108,92 @@ def _damage_of(path: Path) -> str | None:
     return None
 
 
-def check_disk(report: Report, output_dir: Path, checkpoint_bytes: int, kept: int | None, final_bytes: int) -> None:
+def check_disk(
+    report: Report,
+    output_dir: Path,
+    checkpoint_bytes: int,
+    kept: int | None,
+    final_bytes: int,
+    is_here: bool = True,
+) -> int:
     """Room for the checkpoints that a run keeps, the one that is being written, and the final model.
 
     Args:
         report: gets what is found.
         output_dir: of the run; it need not be there yet.
         checkpoint_bytes: of one.
-        kept: how many stay, None for all.
+        kept: how many stay, None for all, 0 where none is saved.
         final_bytes: of the model.
+        is_here: the run is to be on this machine; else only what it needs is said.
+
+    Returns:
+        Bytes that are needed altogether.
     """
+    folder, free = find_room(output_dir)
+    sizes = f"{format_size(final_bytes)} for the final model"
+    if kept != 0:
+        sizes = f"{format_size(checkpoint_bytes)} for each checkpoint, {sizes}"
+    count = 0 if kept == 0 else (1 if kept is None else kept) + 1  # the old ones go when the new one is whole
+    needed = count * checkpoint_bytes + final_bytes
+    if not is_here:
+        report.note("disk", f"{format_size(needed)} needed ({sizes}); whether they are free there was not looked at")
+        return needed
+    if not os.access(folder, os.W_OK):
+        report.stop("disk", f"{folder} can't be written: set another output_dir.")
+        return needed
+    what = f"{count} checkpoints and the model need" if count else "the model needs"
+    if free + size_of(output_dir) < needed:  # a run that goes on has written a part already
+        report.stop(
+            "disk",
+            f"{format_size(free)} are free at {folder}, but {what} {format_size(needed)} ({sizes}): set output_dir to "
+            f"another disk{', or lower save_total_limit' if count else ''}.",
+        )
+    elif kept is None:
+        report.note(
+            "disk", f"{format_size(free)} free at {folder}; all checkpoints are kept ({sizes}): set save_total_limit"
+        )
+    else:
+        report.ok("disk", f"{format_size(free)} free at {folder}, {format_size(needed)} needed ({sizes})")
+    return needed
+
+
+def check_disk_of_all(report: Report, output_dir: Path, needed: int, held: int, is_here: bool) -> None:
+    """Room for what all stages of a curriculum leave, on one disk.
+
+    Args:
+        report: gets what is found.
+        output_dir: of the curriculum.
+        needed: bytes of all stages together that are to be run.
+        held: bytes that they have written already.
+        is_here: it is to be on this machine.
+    """
+    folder, free = find_room(output_dir)
+    together = f"the stages together need {format_size(needed)}"
+    if not is_here:
+        report.note("disk", f"{together}; whether they are free there was not looked at")
+    elif free + held < needed:
+        report.stop(
+            "disk",
+            f"{format_size(free)} are free at {folder}, but {together}: set output_dir to another disk, or lower "
+            "save_total_limit.",
+        )
+    else:
+        report.ok("disk", f"{format_size(free)} free at {folder}; {together}")
+
+
+def find_room(output_dir: Path) -> tuple[Path, int]:
+    """The folder that is there of a path, and the bytes that are free in it."""
     folder = output_dir.absolute()
     while not folder.exists():
         folder = folder.parent
-    if not os.access(folder, os.W_OK):
-        report.stop("disk", f"{folder} can't be written: set another output_dir.")
-        return
-    free = shutil.disk_usage(folder).free
-    count = (1 if kept is None else kept) + 1  # the old ones go when the new one is whole
-    needed = count * checkpoint_bytes + final_bytes
-    sizes = f"{_gib(checkpoint_bytes)} for each checkpoint, {_gib(final_bytes)} for the final model"
-    if free < needed:
-        report.stop(
-            "disk",
-            f"{_gib(free)} are free at {folder}, but {count} checkpoints and the model need {_gib(needed)} ({sizes}): "
-            "set output_dir to another disk, or lower save_total_limit.",
-        )
-    elif kept is None:
-        report.note("disk", f"{_gib(free)} free at {folder}; all checkpoints are kept ({sizes}): set save_total_limit")
-    else:
-        report.ok("disk", f"{_gib(free)} free at {folder}, {_gib(needed)} needed ({sizes})")
+    return folder, shutil.disk_usage(folder).free
 
 
-def _gib(size: int) -> str:
-    return f"{size / _GIB:.1f} GiB"
+def size_of(folder: Path) -> int:
+    """Bytes of the files in a folder, 0 where there is none."""
+    return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file()) if folder.is_dir() else 0
+
+
+def format_size(size: float) -> str:
+    """Bytes as a person reads them."""
+    return f"{size / _GIB:.1f} GiB" if size >= 0.1 * _GIB or not size else f"{size / 2**20:.1f} MiB"

