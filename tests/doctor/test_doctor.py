@@ -376,3 +376,12 @@ def test_a_run_that_goes_on_has_written_a_part_already(tmp_path, monkeypatch):
 def test_machines_that_there_are_not(ask, recipe, words, message):
     _, said = ask("--config", recipe(), "--gpus", words[0], "--gpu_memory", words[1])
     assert message in stops(said)["recipe"]
+
+
+def test_a_tracker_that_is_not_installed(ask, recipe, monkeypatch):
+    monkeypatch.setattr("transformers.integrations.integration_utils.is_trackio_available", lambda: False)
+    code, said = ask("--config", recipe(report_to="trackio"))
+    assert code == 1
+    assert stops(said)["report_to"].startswith("report_to is 'trackio', but trackio is not installed here: `pip inst")
+    _, said = ask("--config", recipe(report_to="none"))
+    assert "report_to" not in stops(said)

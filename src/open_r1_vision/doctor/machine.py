@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from open_r1_vision.doctor.report import Report
+from open_r1_vision.trackers import check_trackers
 
 PACKAGE = "open_r1_vision"
 #: On a machine without a GPU a package goes by another name.
@@ -254,3 +255,17 @@ def _find_obstacle(port: int) -> OSError | None:
         except OSError as error:
             return error
     return None
+
+
+def check_report_to(report: Report, report_to: Any) -> None:
+    """Whether the trackers that a recipe names are installed.
+
+    Args:
+        report: gets what is found.
+        report_to: as the recipe has it: a name, a list, or None.
+    """
+    with report.attempt("report_to"):
+        check_trackers(report_to)
+        names = [report_to] if isinstance(report_to, str) else list(report_to or ())
+        if names not in ([], ["none"], ["all"]):
+            report.ok("report_to", ", ".join(names))

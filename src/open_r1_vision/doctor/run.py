@@ -13,7 +13,6 @@ from open_r1_vision.batching import plan_batch
 from open_r1_vision.doctor import files, machine
 from open_r1_vision.doctor.machine import Machine
 from open_r1_vision.doctor.report import Report
-from open_r1_vision.doctor.trackers import check_trackers
 from open_r1_vision.memory.plan import Plan, parse_training, plan_of, read_deepspeed
 from open_r1_vision.rewards.loading import check_weights, reward_name
 
@@ -74,7 +73,7 @@ def check_run(report: Report, recipe: Recipe, where: Machine, num_rows: int) -> 
     folder = files.check_model(report, str(plain["model_name_or_path"])) if plain.get("model_name_or_path") else None
     with report.attempt("deepspeed"):
         machine.check_deepspeed(report, where, read_deepspeed(plain.get("deepspeed")))
-    check_trackers(report, plain.get("report_to"))
+    machine.check_report_to(report, plain.get("report_to"))
     count = report.num_stops
     parsed = parse_known(report, recipe)
     if parsed is None:

@@ -13,7 +13,6 @@ from open_r1_vision.doctor import files, machine
 from open_r1_vision.doctor.machine import Machine
 from open_r1_vision.doctor.report import Report
 from open_r1_vision.doctor.run import check_memory, check_output, check_servers, look_at_rows, parse_known
-from open_r1_vision.doctor.trackers import check_trackers
 from open_r1_vision.memory.estimate import Setup, estimate
 from open_r1_vision.memory.plan import read_deepspeed
 from open_r1_vision.memory.shapes import read_shape
@@ -119,7 +118,7 @@ class _Stages:
             lambda part, value: machine.check_deepspeed(part, where, read_deepspeed(value)),
             "deepspeed",
         )
-        self._once(updating, "report_to", check_trackers, "report_to")
+        self._once(updating, "report_to", machine.check_report_to, "report_to")
         for stage in stages:
             part = report if self._is_alone else report.of(stage.name)
             with part.attempt(self._topic):
