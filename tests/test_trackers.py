@@ -14,7 +14,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from tiny_models import image
 from transformers.integrations import integration_utils
 from trl.extras import profiling
-from trl.trainer import grpo_trainer
+from trl.trainer import base_trainer, grpo_trainer
 
 from open_r1_vision import sft, train
 from open_r1_vision.arguments import read_recipe
@@ -49,13 +49,14 @@ class StandIn(ModuleType):
         super().__init__(name)
         self.__spec__ = ModuleSpec(name, None)
         self.run, self.entries, self.config = None, [], self.Settings()
-        self.context_vars = SimpleNamespace(current_space_id=SimpleNamespace(get=lambda: None))
+        nobody = SimpleNamespace(get=lambda: None)
+        self.context_vars = SimpleNamespace(current_space_id=nobody, current_run=nobody)
 
     def init(self, **options):
         assert self.run is None, "one run a process"
-        self.run = SimpleNamespace(summary={}, _label=lambda **labels: None)
+        self.run = SimpleNamespace(summary={}, url=None, _label=lambda **labels: None)
 
-    def log(self, entry):
+    def log(self, entry, step=None):
         self.entries.append(entry)
 
     def finish(self):
@@ -88,7 +89,7 @@ def stand_in(monkeypatch):
             modules["wandb.sdk.lib.config_util"] = SimpleNamespace(ConfigError=RuntimeError)
         for module, content in modules.items():
             monkeypatch.setitem(sys.modules, module, content)
-        for module in (grpo_trainer, profiling):
+        for module in (grpo_trainer, profiling, base_trainer):
             monkeypatch.setattr(module, name, tracker, raising=False)
         return tracker
 
