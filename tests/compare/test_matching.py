@@ -109,6 +109,21 @@ def test_clusters_that_contradict(write):
     assert compare_runs([a, c]).tables[0].pairs[0].result.num_clusters == 1
 
 
+def test_groups_of_one_source(write):
+    # two questions in two turns about one image, and one about another
+    clusters = ["image 0 / q", "image 0 / q", "image 0 / r", "image 0 / r", "s", "s"]
+    a = write("a", [1.0, 1.0, 0.0, 1.0, 1.0, 1.0], clusters=clusters)
+    b = write("b", [1.0, 0.0, 1.0, 1.0, 0.0, 1.0], clusters=clusters)
+    result = compare_runs([a, b]).tables[0].pairs[0].result
+    assert (result.num_items, result.num_clusters) == (6, 2)
+    # q, r and s are wholes: right 1, 0, 1 and 0, 1, 0; q and r are still about one image
+    whole = compare_runs([a, b], whole_clusters=True).tables[0].pairs[0].result
+    assert (whole.num_items, whole.num_clusters, whole.gained, whole.lost) == (3, 2, 1, 2)
+    # the image of r was not known to be another question's where r was evaluated alone
+    c = write("c", [1.0] * 6, clusters=["q", "q", "r", "r", "s", "s"])
+    assert compare_runs([c, b]).tables[0].pairs[0].result.num_clusters == 2
+
+
 @pytest.mark.parametrize(
     ("settings", "changes", "note"),
     [

@@ -6,6 +6,7 @@ from dataclasses import replace
 from typing import Any
 
 from open_r1_vision.compare.reading import Answers, Run, find_setting, first_few
+from open_r1_vision.evaluate.items import GROUP_MARK, shared_source
 
 #: What two runs are compared for, or says nothing of how their items were put and scored: whole names, not those of a
 #: judge or reasoner, whose model is none of the two that are compared. The judge is said by itself.
@@ -81,7 +82,8 @@ def match_items(runs: Sequence[Run], intersect: bool = False) -> tuple[list[Run]
 def score_clusters(run: Run) -> Run:
     """A run whose items are whole clusters: full marks for a sample where it earns them on each item of the cluster.
 
-    MMBench's CircularEval and DynaMath's worst case count so. An item without a cluster stays what it is.
+    MMBench's CircularEval and DynaMath's worst case count so. An item without a cluster stays what it is. Clusters of
+    one source, such as questions about one image, are items of one cluster.
 
     Raises:
         ValueError: the items of a cluster have different numbers of samples.
@@ -98,7 +100,8 @@ def score_clusters(run: Run) -> Run:
                 "as wholes: finish the run, or compare items."
             )
         columns = zip(*(answers.scores for answers in group), strict=True)
-        items[key] = Answers(tuple(float(min(column) >= 1) for column in columns))
+        scores = tuple(float(min(column) >= 1) for column in columns)
+        items[key] = Answers(scores, cluster=shared_source(group[0].cluster))
     return replace(run, items=items)
 
 
@@ -152,13 +155,14 @@ def _list_left_out(runs: Sequence[Run], shared: int) -> list[str]:
 
 
 def _common_cluster(index: str, runs: Sequence[Run]) -> str | None:
-    names = {run.items[index].cluster for run in runs} - {None}
-    if len(names) > 1:
+    names = {name for run in runs if (name := run.items[index].cluster) is not None}
+    # data of another extent may show that a question shares its image, or not
+    if len({name.rpartition(GROUP_MARK)[2] for name in names}) > 1:
         raise ValueError(
             f"Item {index} of {runs[0].benchmark} has the clusters {', '.join(sorted(map(str, names)))} in different "
             "runs, so it is not the same item: evaluate both on the same data."
         )
-    return names.pop() if names else None
+    return max(names, key=len, default=None)
 
 
 def _list_differences(runs: Sequence[Run]) -> list[str]:
