@@ -320,7 +320,8 @@ class _Work:
 
 def _refuse_narrow(images: Sequence[Any]) -> None:
     for number, image in enumerate(images, start=1):
-        if narrow := find_narrow(*image.size, ImageLimits()):
+        width, height = image.size
+        if narrow := find_narrow(width, height, ImageLimits()):
             raise ValueError(f"{narrow[0]}, number {number} of {len(images)}: {narrow[1]}")
 
 
