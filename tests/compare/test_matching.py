@@ -109,6 +109,21 @@ def test_clusters_that_contradict(write):
     assert compare_runs([a, c]).tables[0].pairs[0].result.num_clusters == 1
 
 
+def test_groups_of_one_source(write):
+    # two questions in two turns about one image, and one about another
+    clusters = ["image 0 / q", "image 0 / q", "image 0 / r", "image 0 / r", "s", "s"]
+    a = write("a", [1.0, 1.0, 0.0, 1.0, 1.0, 1.0], clusters=clusters)
+    b = write("b", [1.0, 0.0, 1.0, 1.0, 0.0, 1.0], clusters=clusters)
+    result = compare_runs([a, b]).tables[0].pairs[0].result
+    assert (result.num_items, result.num_clusters) == (6, 2)
+    # q, r and s are wholes: right 1, 0, 1 and 0, 1, 0; q and r are still about one image
+    whole = compare_runs([a, b], whole_clusters=True).tables[0].pairs[0].result
+    assert (whole.num_items, whole.num_clusters, whole.gained, whole.lost) == (3, 2, 1, 2)
+    # the image of r was not known to be another question's where r was evaluated alone
+    c = write("c", [1.0] * 6, clusters=["q", "q", "r", "r", "s", "s"])
+    assert compare_runs([c, b]).tables[0].pairs[0].result.num_clusters == 2
+
+
 @pytest.mark.parametrize(
     ("settings", "changes", "note"),
     [
@@ -131,15 +146,48 @@ def test_clusters_that_contradict(write):
             "^mathvista: how b put the items is not known, as always of imported runs and of training's own",
         ),
         ({}, {"judged_by": "llm"}, "a model judged 2 of 2 samples of b, none of a"),
+        (
+            {"judge": {"model": "gpt", "seed": 0}},
+            {"judged_by": lambda place, _: ("rule", "none")[place]},
+            r"^mathvista: 1 answer of b has no verdict \(the judge failed\) and keeps the rule's score",
+        ),
+        (
+            {},
+            {"judged_by": "none", "status": lambda place, _: ("ok", "no_answer")[place]},
+            "^mathvista: 2 answers of b have no verdict .* and keep the rule's score: give its evaluation command ag",
+        ),
+        ({"reasoner.model": "r1"}, {}, r"a and b differ in reasoner.model \(qwq, r1\)$"),
+        ({"extra_body": {"seed": 7}}, {}, r"a and b differ in extra_body.seed \(3, 7\)$"),
         ({"max_tokens": 512, "model": "other"}, {}, r"a and b differ in max_tokens \(2048, 512\)$"),
         ({"system_prompt": "x" * 99}, {}, r"differ in system_prompt \(none, x{39}…\)"),
     ],
 )
 def test_what_else_differs_is_said(write, settings, changes, note):
-    a = write("a", [1.0, 0.0], settings={"max_tokens": 2048, "system_prompt": "none"})
+    known = {"max_tokens": 2048, "system_prompt": "none", "reasoner.model": "qwq", "extra_body": {"seed": 3}}
+    a = write("a", [1.0, 0.0], settings=known)
     b = write("b", [1.0, 0.0], settings=settings, **changes)
     (found,) = compare_runs([a, b]).notes
     assert re.search(note, found)
+
+
+@pytest.mark.parametrize(
+    ("judge", "note"),
+    [
+        (
+            {"model": "gpt", "max_tokens": 512},
+            "a and b were judged by qwen and gpt: part of a difference may be the j",
+        ),
+        ({"model": "qwen", "max_tokens": 64}, r"the judges of a and b differ in max_tokens \(512, 64\)$"),
+        (None, "which model judged b is not known: part of a difference may be the judge"),
+    ],
+)
+def test_other_judges_are_said(write, judge, note):
+    a = write("a", [1.0, 0.0], settings={"judge": {"model": "qwen", "max_tokens": 512}}, judged_by="llm")
+    b = write("b", [1.0, 0.0], settings={"judge": judge}, judged_by="llm")
+    (found,) = compare_runs([a, b]).notes
+    assert re.search(note, found)
+    c = write("c", [1.0, 0.0], settings={"judge": {"model": "qwen", "max_tokens": 512}}, judged_by="llm")
+    assert compare_runs([a, c]).notes == ()
 
 
 def test_equal_settings_are_not_mentioned(write):

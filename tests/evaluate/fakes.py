@@ -27,9 +27,9 @@ class Sums:
         return list(self.items)
 
     def messages(self, item, style, *, system_prompt=None, user_prompt=None):
-        item.open_images()
+        images = [{"type": "image", "image": image} for image in item.open_images()]
         system = [{"role": "system", "content": [{"type": "text", "text": system_prompt}]}] if system_prompt else []
-        return [*system, {"role": "user", "content": [{"type": "text", "text": item.question}]}]
+        return [*system, {"role": "user", "content": [*images, {"type": "text", "text": item.question}]}]
 
     def extract(self, item, text):
         answer = extract_answer(text)
@@ -58,14 +58,20 @@ class Backend:
         self.calls = []
         self.closed = 0
 
+    #: Items whose presence in a batch makes the backend refuse it, at its start or while it is waited for.
+    refuses: tuple[str, ...] = ()
+    refuses_later: tuple[str, ...] = ()
+
     def __call__(self, options, most_images):
         self.most_images = most_images
         return self
 
     def start(self, prompts, wanted):
         self.calls.append([prompt.id for prompt in prompts])
+        self._refuse(prompts, self.refuses)
 
         def finish():
+            self._refuse(prompts, self.refuses_later)
             draws = []
             for prompt in prompts:
                 for sample in range(self.samples):
@@ -79,6 +85,10 @@ class Backend:
             return draws
 
         return finish
+
+    def _refuse(self, prompts, refused):
+        if {prompt.id for prompt in prompts} & set(refused):
+            raise ValueError("the prompt (length 9000) is longer than\n8192")
 
     def close(self):
         self.closed += 1

@@ -8,6 +8,7 @@ from scripted_server import ScriptedServer, reply
 
 from open_r1_vision.compare.__main__ import main as compare
 from open_r1_vision.evaluate.__main__ import main
+from open_r1_vision.evaluate.tsv import read_table
 
 TURN = 1_000_000
 #: Two questions, each asked again with its options turned.
@@ -56,10 +57,37 @@ def test_predictions_of_another_benchmark_are_refused(tmp_path, write, capsys):
     table = write("MMBench_DEV_EN.tsv", ROWS)
     other = [{**row, "question": f"And {row['question']}"} for row in ROWS]
     predictions = write("model_Other.tsv", [{**row, "prediction": "A"} for row in other], images=False)
-    words = ["import", str(predictions), "--from", "vlmevalkit", "--benchmark", "mmbench", "--model", "m"]
-    assert main([*words, "--data", str(table), "--output", str(tmp_path / "out")]) == 2
+    assert main(import_words(table, predictions, tmp_path / "out")) == 2
     assert "has another question there, so these predictions are from another benchmark" in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
+
+
+def import_words(table, predictions, output, *others):
+    words = ["import", str(predictions), "--from", "vlmevalkit", "--benchmark", "mmbench", "--model", "m"]
+    return [*words, "--data", str(table), "--output", str(output), *others]
+
+
+@pytest.mark.parametrize(
+    ("data", "table"), [("MMBench_DEV_CN", "m_MMBench_DEV_CN.tsv"), ("mine", "m_MMBench_DEV_EN.tsv")]
+)
+def test_a_table_is_named_after_the_data_of_the_run(tmp_path, write, capsys, data, table):
+    path = write(f"{data}.tsv", ROWS)
+    rows = [{**row, "image": "", "prediction": "A"} for row in ROWS]
+    predictions = write("predictions.tsv", rows, images=False)
+    assert main(import_words(path, predictions, tmp_path / "out")) == 0
+    assert main(["export", str(tmp_path / "out" / "mmbench"), "--to", "vlmevalkit"]) == 0
+    assert f"written {tmp_path / 'out' / 'mmbench' / table}: 4 rows" in capsys.readouterr().out
+
+
+def test_a_part_of_the_predictions_can_be_exported(tmp_path, write, capsys):
+    table = write("MMBench_DEV_EN.tsv", ROWS)
+    rows = [{**row, "image": "", "prediction": row["answer"]} for row in ROWS[1:3]]
+    predictions = write("model_MMBench_DEV_EN.tsv", rows, images=False)
+    assert main(import_words(table, predictions, tmp_path / "out", "--partial")) == 0
+    target = tmp_path / "again.tsv"
+    assert main(["export", str(tmp_path / "out" / "mmbench"), "--to", "vlmevalkit", "--output", str(target)]) == 0
+    assert [row["index"] for row in read_table(target).rows] == ["1", str(TURN)]
+    assert "2 rows, 0 without answer" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("partial", [True, False])
@@ -67,8 +95,7 @@ def test_a_part_of_the_predictions(tmp_path, write, capsys, partial):
     table = write("MMBench_DEV_EN.tsv", ROWS)
     rows = [{**row, "image": "", "prediction": row["answer"]} for row in ROWS if int(row["index"]) % TURN == 0]
     predictions = write("model_MMBench_DEV_EN.tsv", rows, images=False)
-    words = ["import", str(predictions), "--from", "vlmevalkit", "--benchmark", "mmbench", "--model", "m"]
-    words += ["--data", str(table), "--output", str(tmp_path / "out"), *(["--partial"] if partial else [])]
+    words = import_words(table, predictions, tmp_path / "out", *(["--partial"] if partial else []))
     assert main(words) == (0 if partial else 2)
     if partial:
         assert "m on mmbench: 2 items, prompts not known" in capsys.readouterr().out

@@ -197,6 +197,20 @@ def test_mathvista(write, answered):
         benchmark.read(write("x.tsv", [mathvista_rows()[0] | {"choices": ""}]))
 
 
+@pytest.mark.parametrize("missing", ["", "nan", "None"])
+def test_a_precision_that_is_missing_is_the_golds(write, missing):
+    benchmark = benchmarks.find("mathvista")
+    (item,) = benchmark.read(write("x.tsv", [mathvista_rows()[2] | {"precision": missing}]))
+    assert [benchmark.score(item, answer) for answer in ("1.23", "1.26")] == [1, 0]
+
+
+@pytest.mark.parametrize("precision", ["inf", "-1", "1e300", "two"])
+def test_a_precision_that_is_none_is_refused(write, precision):
+    message = rf"row 1 \(index 3\): 'precision' is '{precision}', but it must be a number of digits"
+    with pytest.raises(ValueError, match=message):
+        benchmarks.find("mathvista").read(write("x.tsv", [mathvista_rows()[2] | {"precision": precision}]))
+
+
 # MathVision, MathVerse ----------------------------------------------------------------------------------------------
 
 
@@ -250,6 +264,10 @@ def test_mathverse_by_version(write, answered):
         "mathverse_subject_plane_geometry": (0.5, 6),
     }
     assert [metric.name for metric in benchmark.metrics(items, records)][0] == "mathverse_all_versions"
+    drawn = [row | {"image": "0"} if row["index"] == 2 else row for row in mathverse_rows()]
+    shared = [item.cluster.rpartition(" / ") for item in benchmark.read(write("shared.tsv", drawn))]
+    assert [name for _, _, name in shared] == [f"problem {p}" for p in (0, 0, 1, 1, 2, 2)]
+    assert len({source for source, _, _ in shared[:4]}) == 1 and shared[4][0] == "" != shared[0][0]
     one = benchmark.read(
         write("one.tsv", [row for row in mathverse_rows() if row["problem_version"] == "Vision Only"])
     )
@@ -300,6 +318,42 @@ def test_mmbench_counts_a_question_that_is_right_in_every_rotation(write, answer
         "mmbench_circular_category_c0": (0.5, 2),
         "mmbench_circular_category_c1": (0.0, 1),
     }
+
+
+def test_mmbench_leaves_out_questions_of_which_a_rotation_was_not_asked(write, answered, caplog):
+    benchmark = benchmarks.find("mmbench")
+    # question 2 is not turned in the table, as some of MMBench's are not: it is whole in one row
+    rows = [row for row in mmbench_rows() if row["index"] % 1_000_000 != 2 or row["index"] == 2]
+    items = benchmark.read(write("MMBench_DEV_EN.tsv", rows))
+    assert [item.group_size for item in items[:3]] == [4, 4, 1]
+    whole = figures(benchmark, items, mark(benchmark, items, "111101111", answered))
+    assert whole["mmbench_circular"] == (round(2 / 3, 4), 3) and not caplog.text
+    # the last row, of question 1, was not asked, and its others are right
+    part = figures(benchmark, items[:8], mark(benchmark, items[:8], "11111111", answered))
+    assert (part["mmbench_circular"], part["mmbench_vanilla"]) == ((1.0, 2), (1.0, 3))
+    assert part["mmbench_circular_category_c0"] == (1.0, 2) and "mmbench_circular_category_c1" not in part
+    assert "mmbench_circular: 1 of 3 groups of items are not there with all of their items, and are" in caplog.text
+    first = figures(benchmark, items[:2], mark(benchmark, items[:2], "11", answered))
+    assert first == {"mmbench_vanilla": (1.0, 2)}
+
+
+def test_questions_about_one_image_are_one_source(write, answered):
+    pytest.importorskip("statsmodels")
+    benchmark = benchmarks.find("mmbench")
+    # questions 0 and 1 of three are about one image
+    rows = [row | ({"image": "0"} if row["index"] % 1_000_000 == 1 else {}) for row in mmbench_rows()]
+    items = benchmark.read(write("MMBench_DEV_EN.tsv", rows))
+    clusters = [item.cluster for item in items[:4]]
+    assert clusters[0].startswith("image ") and clusters[0].endswith(" / question 0") and clusters[3] == clusters[0]
+    assert clusters[1] == clusters[0].replace("question 0", "question 1") and clusters[2] == "question 2"
+    found = benchmark.metrics(items, mark(benchmark, items, "111110110110", answered))
+    assert [(metric.name, metric.n) for metric in found[:2]] == [("mmbench_circular", 3), ("mmbench_vanilla", 3)]
+    # three questions are all right, from two images: Wilson of 2 in 2
+    assert found[1].interval[0] == pytest.approx(0.3424, abs=1e-4)
+    # two questions of three, of two sources that deviate by 2/3 and -2/3: (2 * (2/3)^2 * 2)^0.5 / 3 times 12.706
+    assert found[0].value == pytest.approx(2 / 3) and found[0].interval == (0.0, 1.0)
+    alone = benchmark.read(write("one.tsv", rows[1:3] + [rows[0]]))
+    assert [item.cluster and item.cluster.rpartition(" / ")[2] for item in alone] == ["question 1", None, "question 0"]
 
 
 def test_mmbench_without_rotations_or_gold_answers(write, answered, caplog):

@@ -108,6 +108,23 @@ def test_wemath_without_a_whole_problem_has_no_strict_score(write, answered):
     assert found == {"wemath_micro": (0.5, 2), "wemath_one_step": (0.5, 2)}
 
 
+def test_wemath_counts_the_problems_that_it_leaves_out(write, answered, caplog):
+    benchmark, items = wemath(write)
+    found = figures(benchmark, items[:5], answered(benchmark, items[:5], replies(items[:5], "11111")))
+    assert found["wemath_strict"] == (1.0, 1) and "wemath_strict: 1 of 2 groups of items are not there" in caplog.text
+
+
+def test_problems_about_one_image_are_one_source(write, encoded, answered):
+    benchmark = benchmarks.find("wemath")
+    rows = [row | {"image": encoded(0)} for number in range(3) for row in problem(number, 2)]
+    items = benchmark.read(write("WeMath.tsv", rows))
+    assert items[0].cluster.endswith(" / 2steps 0") and items[8].cluster.endswith(" / 2steps 2")
+    found = {m.name: m for m in benchmark.metrics(items, answered(benchmark, items, replies(items, "111" * 3)))}
+    # all right, which one image shows once: Wilson of 1 in 1
+    for name in ("wemath_strict", "wemath_micro", "wemath_complete_mastery_loose"):
+        assert found[name].interval[0] == pytest.approx(1 / (1 + 1.96**2), abs=1e-4)
+
+
 def test_wemath_prompts_and_replies(write):
     benchmark, items = wemath(write, "wemath_cot")
     assert benchmark.family == "wemath"
@@ -156,6 +173,26 @@ def test_dynamath_average_and_worst_case(write, answered):
     assert high - low > 0.5
     two = records + answered(benchmark, items, ['{"short answer": 1.5}'] * 40, sample=1)
     assert figures(benchmark, items, two)["dynamath_worst"] == (0.75, 4)
+
+
+def test_dynamath_leaves_out_questions_of_which_a_variant_was_not_asked(write, answered, caplog):
+    benchmark = benchmarks.find("dynamath")
+    items = benchmark.read(write("DynaMath.tsv", sorted(dynamath_rows(), key=lambda row: row["varid"])))
+    # nine variants of each question and a tenth of the first
+    part = items[:37]
+    assert figures(benchmark, part, answered(benchmark, part, ["1.5"] * 36 + ["2"]))["dynamath_worst"] == (0.0, 1)
+    assert "dynamath_worst: 3 of 4 groups of items are not there with all of their items" in caplog.text
+    assert "dynamath_worst" not in figures(benchmark, items[:4], answered(benchmark, items[:4], ["1.5"] * 4))
+
+
+def test_dynamath_of_one_variant_has_no_worst_case(write, answered, caplog):
+    benchmark = benchmarks.find("dynamath")
+    items = benchmark.read(write("DynaMath.tsv", dynamath_rows(4, 1)))
+    assert list(figures(benchmark, items, answered(benchmark, items, ["1.5"] * 4)))[:2] == [
+        "dynamath_average",
+        "dynamath_average_subject_algebra",
+    ]
+    assert "one variant of each question, so there is no dynamath_worst" in caplog.text
 
 
 @pytest.mark.parametrize(

@@ -5,9 +5,11 @@ import csv
 import json
 import subprocess
 import sys
+from dataclasses import replace
 
 import pytest
 from fakes import Backend, Sums, options, run, samples_file
+from PIL import Image
 
 from open_r1_vision.evaluate.items import Record
 from open_r1_vision.evaluate.records import read_records, read_run
@@ -136,6 +138,32 @@ def test_failed_samples_are_asked_for_again_and_stand_once(tmp_path):
     assert later.calls == [["1"], ["2"]]
     assert statuses(tmp_path) == [("0", 0, "ok"), ("1", 0, "ok"), ("2", 0, "failed"), ("3", 0, "ok")]
     assert summary.failures == {"timeout: no answer within 5 s": 1}
+
+
+@pytest.mark.parametrize("when", ["refuses", "refuses_later"])
+def test_an_item_that_the_backend_refuses_does_not_end_the_run(tmp_path, when):
+    backend = Backend({str(k): [f"<answer>{k + 1}</answer>"] * 2 for k in range(6)}, samples=2)
+    setattr(backend, when, ("2", "5"))
+    summary = run(tmp_path, backend, Sums(6), samples=2, temperature=1.0, batch_size=5)
+    # the batch, its halves, and so on; then the last batch, of one
+    assert backend.calls == [list("01234"), list("01"), list("234"), ["2"], ["3", "4"], ["5"]]
+    assert [status for index, _, status in statuses(tmp_path) if index in "25"] == ["failed"] * 4
+    assert summary.status == {"ok": 8, "truncated": 0, "failed": 4, "no_answer": 0}
+    assert summary.failures == {"refused: the prompt (length 9000) is longer than 8192": 4}
+    # what was refused is asked again, in the same batches
+    assert run(tmp_path, Backend(samples=2), Sums(6), samples=2, temperature=1.0, batch_size=5).status["ok"] == 12
+
+
+def test_an_image_that_is_too_narrow_for_processors_is_a_failed_sample(tmp_path):
+    benchmark = Sums(3)
+    benchmark.items[1] = replace(benchmark.items[1], images=(Image.new("RGB", (300, 1)),))
+    benchmark.items[2] = replace(benchmark.items[2], images=(Image.new("RGB", (200, 1)),))
+    backend = Backend()
+    summary = run(tmp_path, backend, benchmark)
+    assert backend.calls == [["0", "2"]]
+    assert statuses(tmp_path) == [("0", 0, "ok"), ("1", 0, "failed"), ("2", 0, "ok")]
+    reason = "unreadable: image too narrow, number 1 of 1: the sides of 300 x 1 differ over 200 times"
+    assert summary.failures == {reason: 1}
 
 
 def test_a_server_that_is_down_ends_the_run_and_keeps_what_there_is(tmp_path):

@@ -53,13 +53,13 @@ def test_answers_and_texts_survive_the_way_there_and_back(free, tmp_path, answer
         dataclasses.replace(record, extractor="tags", status="ok", score=benchmark.score(item, record.answer))
         for item, record in zip(items[:-1], records, strict=False)
     ]
-    records[0] = dataclasses.replace(records[0], status="truncated")
+    records[0] = dataclasses.replace(records[0], status="truncated", score=0.0)
     written = export_table(benchmark, items, records, tmp_path / table_name(benchmark, "org/model"))
     assert (written.path.name, written.rows, written.unanswered) == ("org_model_MathVista_MINI.tsv", 10, 1)
     assert written.read_as_missing == ("0", "1")  # None and nan, which pandas drops
     back = import_table(benchmark, items, written.path)
     assert back == [dataclasses.replace(record, prompt_sha="", tokens=None) for record in records]
-    assert [record.score for record in back] == [1.0] * 9 + [0.0]
+    assert [record.score for record in back] == [0.0] + [1.0] * 8 + [0.0]
     assert [record.status for record in back] == ["truncated"] + ["ok"] * 8 + ["no_answer"]
 
 
@@ -67,7 +67,7 @@ def test_a_table_has_the_columns_of_the_data_without_images(free, tmp_path, answ
     benchmark, items, rows = free
     export_table(benchmark, items, answered(benchmark, items, ["x"] * 10), tmp_path / "m_MathVista_MINI.tsv")
     table = read_table(tmp_path / "m_MathVista_MINI.tsv")
-    assert table.columns == (*rows[0], "prediction", "thinking", "extractor", "status")
+    assert table.columns == (*rows[0], "prediction", "thinking", "extractor", "status", "judged_by", "our_score")
     assert [row["answer"] for row in table.rows] == ANSWERS
     assert [row["question"] for row in table.rows] == [row["question"] for row in rows]
 
@@ -110,6 +110,97 @@ def test_what_can_not_be_exported_is_refused(choices, tmp_path, answered):
     assert table_name(benchmarks.find("mathvision"), "m", "MathVision_MINI") == "m_MathVision_MINI.tsv"
 
 
+def test_verdicts_and_failures_come_back(choices, tmp_path, answered, write):
+    benchmark, items, rows = choices
+    right, wrong, lost, cut = answered(benchmark, items, ["a cat, surely\nnot", "A", "", "B"])
+    records = [
+        # the judge found an answer, found none, did not reply; the last was cut off
+        dataclasses.replace(right, extractor="judge", status="ok", score=1.0, judged_by="llm"),
+        dataclasses.replace(wrong, score=0.0, judged_by="none"),
+        dataclasses.replace(lost, extractor="none", status="failed", judged_by="none"),
+        dataclasses.replace(cut, status="truncated", score=0.0),
+    ]
+    path = tmp_path / "m_MMStar.tsv"
+    export_table(benchmark, items, records, path)
+    back = import_table(benchmark, items, path)
+    assert back == [dataclasses.replace(record, prompt_sha="", tokens=None) for record in records]
+    # what the kit's judge then says comes first, but nothing that was cut off is right
+    table = [{**row, "hit": "1"} for row in read_table(path).rows]
+    judged = import_table(benchmark, items, write("m_MMStar_gpt_result.tsv", table, images=False))
+    assert [(r.score, r.judged_by, r.status) for r in judged] == [
+        (1.0, "llm", "ok"),
+        (1.0, "llm", "ok"),
+        (0.0, "none", "failed"),
+        (0.0, "llm", "truncated"),
+    ]
+    for name, value in (("our_score", "1.5"), ("our_score", "nan"), ("judged_by", "me")):
+        table = [{**row, name: value} for row in read_table(path).rows]
+        with pytest.raises(ValueError, match=f"row 1 .*{name}' is '{value}'.* a number from 0 to 1"):
+            import_table(benchmark, items, write("x.tsv", table, images=False))
+
+
+def test_columns_of_the_data_are_no_verdicts(write, tmp_path, answered):
+    benchmark = benchmarks.find("mmstar")
+    about = {"question": "Q", "A": "cat", "B": "dog", "answer": "A", "hit": 0, "score": 0, "res": "B"}
+    items = benchmark.read(write("MMStar.tsv", [{"index": n, **about} for n in range(2)]))
+    path = tmp_path / "m_MMStar.tsv"
+    export_table(benchmark, items, answered(benchmark, items, ["cat", "dog"]), path)
+    found = [(r.answer, r.score, r.judged_by, r.extractor) for r in import_table(benchmark, items, path)]
+    assert found == [("A", 1.0, "rule", "whole"), ("B", 0.0, "rule", "whole")]
+    # the kit's judge writes over one of them
+    table = [{**row, "hit": hit} for row, hit in zip(read_table(path).rows, "01", strict=True)]
+    judged = import_table(benchmark, items, write("m_MMStar_result.tsv", table, images=False))
+    assert [(r.answer, r.score, r.judged_by) for r in judged] == [("A", 0.0, "llm"), ("B", 1.0, "llm")]
+
+
+def test_ids_with_leading_zeros(tmp_path, picture, answered, write):
+    (tmp_path / "0.png").write_bytes(picture())
+    about = {"image_path": "0.png", "question": "Q", "A": "cat", "B": "dog", "answer": "A"}
+    benchmark = benchmarks.find("mmstar")
+
+    def read(*indices):
+        lines = "".join(json.dumps({"index": index, **about}) + "\n" for index in indices)
+        (tmp_path / "MMStar.jsonl").write_text(lines, encoding="utf-8")
+        return benchmark.read(tmp_path / "MMStar.jsonl")
+
+    items = read("000", "001")
+    export_table(benchmark, items, answered(benchmark, items, "AB"), tmp_path / "m.tsv")
+    assert [(r.index, r.answer) for r in import_table(benchmark, items, tmp_path / "m.tsv")] == [
+        ("000", "A"),
+        ("001", "B"),
+    ]
+    # as spreadsheets write them
+    numbers = [{"index": n, "question": "Q", "prediction": text} for n, text in (("1.0", "B"), ("0", "A"))]
+    found = import_table(benchmark, items, write("x.tsv", numbers, images=False))
+    assert [(r.index, r.answer) for r in found] == [("000", "A"), ("001", "B")]
+    # 0 is an item of its own, 00 another one, and 0.0 neither
+    items = read("0", "00")
+    export_table(benchmark, items, answered(benchmark, items, "AB"), tmp_path / "m.tsv")
+    assert [record.answer for record in import_table(benchmark, items, tmp_path / "m.tsv")] == ["A", "B"]
+    with pytest.raises(ValueError, match=r"row 1 \(index 0.0\): 'mmstar' has no such item"):
+        import_table(benchmark, items, write("x.tsv", [numbers[0] | {"index": "0.0"}], images=False), partial=True)
+
+
+def test_predictions_of_other_rows_are_refused(tmp_path, picture, answered):
+    (tmp_path / "0.png").write_bytes(picture())
+    benchmark = benchmarks.find("rows")
+
+    def read(name, **changes):
+        row = {"id": "7", "problem": "How long?", "solution": "1.5", "images": ["0.png"], "problem_type": "number"}
+        (tmp_path / name).write_text(json.dumps(row | changes) + "\n", encoding="utf-8")
+        return benchmark.read(tmp_path / name)
+
+    items = read("a.jsonl")
+    export_table(benchmark, items, answered(benchmark, items, ["<answer>1.5</answer>"]), tmp_path / "m.tsv")
+    assert [record.score for record in import_table(benchmark, items, tmp_path / "m.tsv")] == [1.0]
+    with pytest.raises(ValueError, match=r"row 1 \(index 7\): 'rows' has another question there"):
+        import_table(benchmark, read("b.jsonl", problem="How wide?"), tmp_path / "m.tsv")
+    with pytest.raises(ValueError, match=r"row 1 \(index 7\): 'rows' has another gold answer there"):
+        import_table(benchmark, read("c.jsonl", solution="2"), tmp_path / "m.tsv")
+    # the same number in other words, as pandas writes it
+    assert import_table(benchmark, read("d.jsonl", solution="1.50"), tmp_path / "m.tsv")[0].score == 1
+
+
 # what the kit writes ------------------------------------------------------------------------------------------------
 
 
@@ -123,7 +214,7 @@ def test_a_prediction_table_of_the_kit(choices, write):
         ("A", 1.0, "ok", "rule"),
         ("B", 1.0, "ok", "rule"),
         ("B", 0.0, "ok", "rule"),
-        (None, 0.0, "failed", "rule"),
+        (None, 0.0, "failed", "none"),
     ]
     assert records[1].raw == "<think>\nDogs bark.\n</think>\nB"
     assert benchmark.metrics(items, records)[0].value == 0.5
@@ -182,6 +273,8 @@ def test_predictions_of_other_data_are_refused(choices, write, tmp_path):
         ValueError, match=r"row 1 \(index 0\): 'mmstar' has another question there, so .* another bench"
     ):
         import_table(benchmark, items, write("x.tsv", [row | {"question": "Else?"} for row in table], images=False))
+    with pytest.raises(ValueError, match=r"row 1 \(index 0\): 'mmstar' has another gold answer there"):
+        import_table(benchmark, items, write("x.tsv", [row | {"answer": "B"} for row in table], images=False))
     with pytest.raises(ValueError, match=r"row 5 \(index 9\): 'mmstar' has no such item"):
         import_table(benchmark, items, write("x.tsv", [*table, table[0] | {"index": 9}], images=False))
     with pytest.raises(
@@ -196,6 +289,14 @@ def test_predictions_of_other_data_are_refused(choices, write, tmp_path):
     ours = [row | {"extractor": "tags", "status": "fine"} for row in table]
     with pytest.raises(ValueError, match="row 1 .*the status is 'fine', but it must be one of ok"):
         import_table(benchmark, items, write("x.tsv", ours, images=False))
+
+
+def test_open_questions_of_mmmu_are_options_in_the_kit(write):
+    benchmark = benchmarks.find("mmmu")
+    row = {"index": 1, "question": "How many?", "A": "", "B": "", "answer": "4", "split": "validation"}
+    items = benchmark.read(write("MMMU_DEV_VAL.tsv", [row]))
+    made = row | {"A": "4", "B": "Other Answers", "answer": "A", "prediction": "4", "hit": 1}
+    assert import_table(benchmark, items, write("q_result.tsv", [made], images=False))[0].score == 1
 
 
 def test_a_circular_result_is_sent_back_to_its_predictions(write, encoded):

@@ -11,6 +11,7 @@ from open_r1_vision.compare.differences import PairedDifference, holm, paired_di
 from open_r1_vision.compare.estimates import Estimate, estimate, pass_at_k, require_statsmodels
 from open_r1_vision.compare.matching import match_benchmarks, match_items, score_clusters
 from open_r1_vision.compare.reading import Run, find_benchmarks, first_few, name_runs, read_run
+from open_r1_vision.evaluate.items import source_of
 
 ACCURACY = "accuracy"
 #: Which runs are compared with which: all others with the first, or each with each.
@@ -190,7 +191,7 @@ def _measure(runs: Sequence[Run], pass_at: Sequence[int] | None) -> Iterable[tup
 def _compare(
     benchmark: str, measure: str, runs: Sequence[Run], values: Sequence[Sequence[float]], pairs: str, test: str
 ) -> Table:
-    clusters = [answers.cluster for answers in runs[0].items.values()]
+    clusters = [source_of(answers.cluster) for answers in runs[0].items.values()]
     by_name = {run.name: each for run, each in zip(runs, values, strict=True)}
     chosen = combinations(by_name, 2) if pairs == "all" else ((runs[0].name, run.name) for run in runs[1:])
     try:

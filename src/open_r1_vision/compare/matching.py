@@ -6,12 +6,15 @@ from dataclasses import replace
 from typing import Any
 
 from open_r1_vision.compare.reading import Answers, Run, find_setting, first_few
+from open_r1_vision.evaluate.items import GROUP_MARK, shared_source
 
-#: What two runs are compared for, or says nothing of how their items were put and scored.
+#: What two runs are compared for, or says nothing of how their items were put and scored: whole names, not those of a
+#: judge or reasoner, whose model is none of the two that are compared. The judge is said by itself.
 _EXPECTED = {
     *("model", "model_name_or_path", "revision", "model_revision", "adapter", "weights", "fingerprint"),
     *("num_samples", "seed", "created", "started", "finished", "seconds", "command", "output", "output_dir", "host"),
     *("data", "path", "md5", "data_md5", "prompt_style", "batch_size", "versions", "num_items", "base_url"),
+    "judge",
 }
 
 
@@ -79,7 +82,8 @@ def match_items(runs: Sequence[Run], intersect: bool = False) -> tuple[list[Run]
 def score_clusters(run: Run) -> Run:
     """A run whose items are whole clusters: full marks for a sample where it earns them on each item of the cluster.
 
-    MMBench's CircularEval and DynaMath's worst case count so. An item without a cluster stays what it is.
+    MMBench's CircularEval and DynaMath's worst case count so. An item without a cluster stays what it is. Clusters of
+    one source, such as questions about one image, are items of one cluster.
 
     Raises:
         ValueError: the items of a cluster have different numbers of samples.
@@ -96,7 +100,8 @@ def score_clusters(run: Run) -> Run:
                 "as wholes: finish the run, or compare items."
             )
         columns = zip(*(answers.scores for answers in group), strict=True)
-        items[key] = Answers(tuple(float(min(column) >= 1) for column in columns))
+        scores = tuple(float(min(column) >= 1) for column in columns)
+        items[key] = Answers(scores, cluster=shared_source(group[0].cluster))
     return replace(run, items=items)
 
 
@@ -150,13 +155,14 @@ def _list_left_out(runs: Sequence[Run], shared: int) -> list[str]:
 
 
 def _common_cluster(index: str, runs: Sequence[Run]) -> str | None:
-    names = {run.items[index].cluster for run in runs} - {None}
-    if len(names) > 1:
+    names = {name for run in runs if (name := run.items[index].cluster) is not None}
+    # data of another extent may show that a question shares its image, or not
+    if len({name.rpartition(GROUP_MARK)[2] for name in names}) > 1:
         raise ValueError(
             f"Item {index} of {runs[0].benchmark} has the clusters {', '.join(sorted(map(str, names)))} in different "
             "runs, so it is not the same item: evaluate both on the same data."
         )
-    return names.pop() if names else None
+    return max(names, key=len, default=None)
 
 
 def _list_differences(runs: Sequence[Run]) -> list[str]:
@@ -167,6 +173,12 @@ def _list_differences(runs: Sequence[Run]) -> list[str]:
             notes.append(f"{run.name} has no run.json: whether it is finished, and on which data, is not known")
         if run.no_gold:
             notes.append(f"without gold answer and left out: {len(run.no_gold):,} of the items of {run.name}")
+        if run.num_unjudged:
+            notes.append(
+                f"{run.num_unjudged:,} answer{'s' * (run.num_unjudged > 1)} of {run.name} "
+                f"{'have' if run.num_unjudged > 1 else 'has'} no verdict (the judge failed) and "
+                f"keep{'s' * (run.num_unjudged == 1)} the rule's score: give its evaluation command again"
+            )
     if len({run.styles for run in runs}) > 1:
         styles = ", ".join(f"{run.name} in {' and '.join(run.styles)}" for run in runs)
         notes.append(f"other prompt styles: {styles} style; part of a difference may be the prompt")
@@ -195,12 +207,7 @@ def _list_pair(first: Run, other: Run) -> list[str]:
             f"{first.name} and {other.name} put {prompts:,} of {len(first.items):,} items differently (other text or "
             "images): part of a difference may be the prompt"
         )
-    if bool(first.judged_by.get("llm")) != bool(other.judged_by.get("llm")):
-        judged, ruled = (first, other) if first.judged_by.get("llm") else (other, first)
-        notes.append(
-            f"a model judged {judged.judged_by['llm']:,} of {judged.num_samples:,} samples of {judged.name}, none of "
-            f"{ruled.name}: part of a difference may be the judge"
-        )
+    notes += _list_judges(first, other)
     counts = [_count_samples(run) for run in (first, other)]
     if counts[0] != counts[1]:
         notes.append(
@@ -211,6 +218,30 @@ def _list_pair(first: Run, other: Run) -> list[str]:
     if changed:
         notes.append(f"{first.name} and {other.name} differ in {first_few(changed, 6)}")
     return notes
+
+
+def _list_judges(first: Run, other: Run) -> list[str]:
+    judged = [run for run in (first, other) if run.judged_by.get("llm")]
+    if len(judged) == 1:
+        (run,) = judged
+        ruled = other if run is first else first
+        return [
+            f"a model judged {run.judged_by['llm']:,} of {run.num_samples:,} samples of {run.name}, none of "
+            f"{ruled.name}: part of a difference may be the judge"
+        ]
+    if not judged:
+        return []
+    one, two = (run.settings.get("judge") or {} for run in judged)
+    unknown = [run.name for run, judge in zip(judged, (one, two), strict=True) if not judge]
+    if unknown:
+        return [f"which model judged {' and '.join(unknown)} is not known: part of a difference may be the judge"]
+    if one.get("model") != two.get("model"):
+        return [
+            f"{first.name} and {other.name} were judged by {one.get('model')} and {two.get('model')}: part of a "
+            "difference may be the judge"
+        ]
+    changed = _changed(one, two)
+    return [f"the judges of {first.name} and {other.name} differ in {first_few(changed, 6)}"] if changed else []
 
 
 def _count_samples(run: Run) -> str:
@@ -224,11 +255,18 @@ def _find_md5(settings: Mapping[str, Any]) -> Any:
 
 
 def _changed_settings(first: Mapping[str, Any], other: Mapping[str, Any]) -> list[str]:
+    one, two = (
+        {name: value for name, value in settings.items() if name not in _EXPECTED} for settings in (first, other)
+    )
+    return _changed(one, two)
+
+
+def _changed(first: Mapping[str, Any], other: Mapping[str, Any]) -> list[str]:
     one, two = (dict(_flatten(settings)) for settings in (first, other))
     return [
         f"{name} ({_shorten(one[name])}, {_shorten(two[name])})"
         for name in one
-        if name in two and one[name] != two[name] and not _EXPECTED & set(name.split("."))
+        if name in two and one[name] != two[name]
     ]
 
 

@@ -61,6 +61,7 @@ class Run:
         styles: the prompt styles of the samples.
         no_gold: indexes that were left out, because there is no gold answer.
         num_expected: samples that the run was to draw; None where that is not known.
+        num_unjudged: samples with an answer or without one, and with a gold answer, whose judge failed.
     """
 
     name: str
@@ -73,6 +74,7 @@ class Run:
     styles: tuple[str, ...] = ()
     no_gold: tuple[str, ...] = ()
     num_expected: int | None = None
+    num_unjudged: int = 0
 
     @property
     def num_samples(self) -> int:
@@ -167,6 +169,7 @@ def read_run(folder: str | Path, name: str = "") -> Run:
         styles=tuple(sorted({str(line["prompt_style"]) for line in lines})),
         no_gold=tuple(no_gold),
         num_expected=num_items * most if isinstance(num_items, int) else None,
+        num_unjudged=sum(map(_is_unjudged, lines)),
     )
 
 
@@ -253,6 +256,10 @@ def _check_scored(path: Path, lines: Sequence[Mapping[str, Any]]) -> None:
             f"{path} has no score for {len(unscored):,} of the samples with an answer and a gold answer: items "
             f"{first_few(unscored)}. Their judge has not judged them: give the evaluation command again."
         )
+
+
+def _is_unjudged(line: Mapping[str, Any]) -> bool:
+    return line["judged_by"] == "none" and line["gold"] is not None and line["status"] in ("ok", "no_answer")
 
 
 def _to_answers(path: Path, index: str, group: Sequence[Mapping[str, Any]], most: int) -> Answers:

@@ -92,6 +92,13 @@ def open_images(values: list[dict[str, Any]], limits: ImageLimits) -> tuple[list
     return images, findings
 
 
+def find_narrow(width: int, height: int, limits: ImageLimits) -> Finding | None:
+    """What is wrong with the shape of an image; None where nothing is."""
+    if max(width, height) <= limits.max_aspect_ratio * min(width, height):
+        return None
+    return "image too narrow", f"the sides of {width} x {height} differ over {limits.max_aspect_ratio:g} times"
+
+
 def _open_image(value: dict[str, Any] | None, limits: ImageLimits) -> PIL.Image.Image | Finding:
     """Decode an image as training will, or say why that can't be; its size is looked at before any pixel."""
     if value is None or (value["bytes"] is None and "://" in (value["path"] or "://")):
@@ -101,8 +108,8 @@ def _open_image(value: dict[str, Any] | None, limits: ImageLimits) -> PIL.Image.
             width, height = header.size
         if width * height > limits.max_pixels:
             return "image too large", f"{width} x {height} is more than {limits.max_pixels} pixels"
-        if max(width, height) > limits.max_aspect_ratio * min(width, height):
-            return "image too narrow", f"the sides of {width} x {height} differ over {limits.max_aspect_ratio:g} times"
+        if narrow := find_narrow(width, height, limits):
+            return narrow
         if min(width, height) < limits.min_side:
             return "image too small", f"{width} x {height} has a side under {limits.min_side} pixels"
         return Image().decode_example(value)

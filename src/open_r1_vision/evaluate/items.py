@@ -11,6 +11,8 @@ PROMPT_STYLES = ("benchmark", "method")
 JUDGES = ("rule", "llm", "none")
 #: All but `ok` score 0 in the headline.
 STATUSES = ("ok", "truncated", "failed", "no_answer")
+#: Between a source and a group of items in it: `image 1f00 / question 5`.
+GROUP_MARK = " / "
 
 
 @dataclass(frozen=True)
@@ -25,6 +27,8 @@ class Item:
         options: text by letter; empty where the answer is free.
         fields: the columns of the source but its images, strings kept as they are.
         cluster: items of one cluster share a source, such as an image or a problem; None for an independent item.
+            Where several problems share an image it is both: `image 1f00 / problem 5`.
+        group_size: items of its problem in the data file, all of which an official metric may want.
     """
 
     index: str
@@ -34,6 +38,7 @@ class Item:
     options: Mapping[str, str] = field(default_factory=dict)
     fields: Mapping[str, Any] = field(default_factory=dict)
     cluster: str | None = None
+    group_size: int = 1
 
     def open_images(self) -> list[Any]:
         """The images, decoded.
@@ -42,6 +47,16 @@ class Item:
             ValueError: one of them is no image.
         """
         return [image() if callable(image) else image for image in self.images]
+
+
+def source_of(cluster: str | None) -> str | None:
+    """What the items of a cluster have in common with all others that are not independent of them."""
+    return None if cluster is None else cluster.partition(GROUP_MARK)[0]
+
+
+def shared_source(cluster: str | None) -> str | None:
+    """The source of a cluster that shares it with other clusters; None for one that is independent as a whole."""
+    return source_of(cluster) if cluster is not None and GROUP_MARK in cluster else None
 
 
 @dataclass(frozen=True)

@@ -8,11 +8,13 @@ the model is in this process, so that what a killed run draws again is what it w
 import time
 from collections import Counter, deque
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from tqdm import tqdm
 
+from open_r1_vision.data.images import ImageLimits, find_narrow
 from open_r1_vision.evaluate import backends
 from open_r1_vision.evaluate.items import Benchmark, Item, Record
 from open_r1_vision.evaluate.judge import Judge, judge_config, judge_failed, judge_settings, needs_judge
@@ -273,7 +275,7 @@ class _Work:
 
         for items, missing in batches:
             prompts, shas, refused = self._prompts(items, missing)
-            finish = backend.start(prompts, missing) if prompts else list
+            finish = _start(backend, prompts, missing) if prompts else list
             started.append((missing, shas, refused, finish))
             while len(started) > backend.num_ahead:
                 save()
@@ -288,12 +290,13 @@ class _Work:
         for item in items:
             try:
                 chat = self._benchmark.messages(item, self._options.prompt_style, **self._texts)
+                images = [part["image"] for message in chat for part in message["content"] if part["type"] == "image"]
+                _refuse_narrow(images)
             except (ValueError, OSError) as error:
                 shas[item.index] = ""
                 samples = [sample for sample in range(self._num_samples) if (item.index, sample) in missing]
                 refused += [Draw(item.index, sample, None, failure=f"unreadable: {error}") for sample in samples]
                 continue
-            images = [part["image"] for message in chat for part in message["content"] if part["type"] == "image"]
             shas[item.index] = hash_messages(chat)
             prompts.append(Prompt(item.index, chat, images))
         return prompts, shas, refused
@@ -313,6 +316,44 @@ class _Work:
             f"The server stopped to answer ({failure}). {len(self._folder.records)} of "
             f"{len(self._items) * self._num_samples} samples are kept: start it again and give the same command."
         )
+
+
+def _refuse_narrow(images: Sequence[Any]) -> None:
+    for number, image in enumerate(images, start=1):
+        width, height = image.size
+        if narrow := find_narrow(width, height, ImageLimits()):
+            raise ValueError(f"{narrow[0]}, number {number} of {len(images)}: {narrow[1]}")
+
+
+def _start(backend: Sampler, prompts: Sequence[Prompt], missing: set[tuple[str, int]]) -> Callable[[], list[Draw]]:
+    """Begin with a batch; one that the backend refuses is drawn in halves, until it is known which prompts those are.
+
+    A processor or an engine refuses a whole batch for one item, such as a prompt that is too long. The halves are the
+    same ones at every start.
+    """
+    try:
+        finish = backend.start(prompts, missing)
+    except ValueError as error:
+        return partial(_halve, backend, prompts, missing, error)
+
+    def finish_or_halve() -> list[Draw]:
+        try:
+            return finish()
+        except ValueError as error:
+            return _halve(backend, prompts, missing, error)
+
+    return finish_or_halve
+
+
+def _halve(
+    backend: Sampler, prompts: Sequence[Prompt], missing: set[tuple[str, int]], error: ValueError
+) -> list[Draw]:
+    if len(prompts) == 1:
+        reason = f"refused: {' '.join(str(error).split()):.300}"
+        samples = sorted(sample for index, sample in missing if index == prompts[0].id)
+        return [Draw(prompts[0].id, sample, None, failure=reason) for sample in samples]
+    middle = len(prompts) // 2
+    return [draw for part in (prompts[:middle], prompts[middle:]) for draw in _start(backend, part, missing)()]
 
 
 def _fingerprint(options: RunOptions) -> str | None:

@@ -10,7 +10,11 @@ from open_r1_vision.evaluate.benchmarks import find
 from open_r1_vision.evaluate.exchange import lmms_eval, vlmevalkit
 from open_r1_vision.evaluate.items import Benchmark, Item, Record
 from open_r1_vision.evaluate.records import RunFolder, hash_data, read_records, read_run
+from open_r1_vision.evaluate.sources import SPLIT_MARK
 from open_r1_vision.evaluate.summary import Summary, summarise, write_summary
+
+#: How the backend of a run begins that came from another kit.
+_IMPORTED = "imported from"
 
 
 def export_run(
@@ -32,12 +36,20 @@ def export_run(
     benchmark = find(str(settings.get("benchmark")))
     source = data if data is not None else settings.get("data")
     _check_data(settings, source, run)
-    items = _read_items(benchmark, source)[: settings.get("num_items")]
-    name = vlmevalkit.table_name(benchmark, short_name(settings.get("model")))
+    items = _read_items(benchmark, source)
+    records = read_records(run / "samples.jsonl")
+    if str(settings.get("backend")).startswith(_IMPORTED):
+        # of an import with items left out they are not the first ones
+        answered = {record.index for record in records}
+        items = [item for item in items if item.index in answered]
+    else:
+        items = items[: settings.get("num_items")]
+    kit_name = _kit_name(benchmark, source, settings.get("data"))
+    name = vlmevalkit.table_name(benchmark, short_name(settings.get("model")), kit_name)
     path = run / name if output is None else output
     path = path / name if path.is_dir() or not path.suffix else path
     path.parent.mkdir(parents=True, exist_ok=True)
-    return vlmevalkit.export_table(benchmark, items, read_records(run / "samples.jsonl"), path, sample=sample, raw=raw)
+    return vlmevalkit.export_table(benchmark, items, records, path, sample=sample, raw=raw)
 
 
 def import_run(
@@ -84,7 +96,7 @@ def import_run(
     settings: dict[str, Any] = {
         "benchmark": benchmark.name,
         "model": model,
-        "backend": f"imported from {source}",
+        "backend": f"{_IMPORTED} {source}",
         "prompt_style": None,
         "num_items": len(items),
         "num_samples": max((record.sample + 1 for record in records), default=0),
@@ -110,6 +122,13 @@ def short_name(model: Any) -> str:
     """A model's name for file names: the last parts of a folder's path, a hub id as it is."""
     parts = [part for part in Path(str(model)).parts if part not in ("/", "..", ".")]
     return re.sub(r"[^\w.-]+", "_", "_".join(parts[-2:])) or "model"
+
+
+def _kit_name(benchmark: Benchmark, *sources: Any) -> str | None:
+    """The kit's name of the data, where a data file has it; a benchmark may have several."""
+    known = getattr(benchmark, "kit_names", ())
+    stems = [Path(str(source).partition(SPLIT_MARK)[0]).stem for source in sources]
+    return next((stem for stem in stems if stem in known), None)
 
 
 def _summarise(

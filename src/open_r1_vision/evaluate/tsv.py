@@ -47,12 +47,13 @@ class Table:
         return f"{str(self.path)!r}, row {number + 1}" + (f" (index {index})" if index else "")
 
 
-def read_table(path: Path, md5: str | None = None) -> Table:
+def read_table(path: Path, md5: str | None = None, whole_numbers: bool = True) -> Table:
     """Read a table; its rows have unique indices.
 
     Args:
         path: the file. If `<path>.md5` lies beside it, as `md5sum` writes it, the file must have that sum.
         md5: the sum that the file must have.
+        whole_numbers: put indices that are all whole numbers into one form.
 
     Raises:
         FileNotFoundError: there is no such file.
@@ -64,7 +65,7 @@ def read_table(path: Path, md5: str | None = None) -> Table:
             f"{str(path)!r} has the columns {', '.join(table.columns)}, but no 'index'. Give a table in VLMEvalKit's "
             "layout: a header, tabs, and a unique index in every row."
         )
-    _normalise_indices(table)
+    _normalise_indices(table, whole_numbers)
     seen: dict[str, int] = {}
     for number, row in enumerate(table.rows):
         if not row["index"]:
@@ -198,11 +199,11 @@ def _as_row(path: Path, columns: tuple[str, ...], cells: list[str], number: int)
     return dict(zip(columns, cells, strict=True))
 
 
-def _normalise_indices(table: Table) -> None:
+def _normalise_indices(table: Table, whole_numbers: bool) -> None:
     """Whole numbers in one form where all are: `007` and `7.0`, which spreadsheets make of 7, are 7."""
     texts = [row["index"].strip() for row in table.rows]
     numbers = [as_whole_number(text) for text in texts]
-    all_whole = None not in numbers
+    all_whole = whole_numbers and None not in numbers
     for row, text, number in zip(table.rows, texts, numbers, strict=True):
         row["index"] = (number or "") if all_whole else text
 

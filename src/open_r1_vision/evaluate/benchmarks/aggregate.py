@@ -9,10 +9,10 @@ source. Figures are over the items that have a gold answer.
 import logging
 import re
 from collections import defaultdict
-from collections.abc import Callable, Hashable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from statistics import fmean
 
-from open_r1_vision.evaluate.items import Item, Metric, Record
+from open_r1_vision.evaluate.items import Item, Metric, Record, shared_source, source_of
 from open_r1_vision.statistics import mean_interval, wilson_interval
 
 logger = logging.getLogger(__name__)
@@ -61,7 +61,7 @@ def accuracy(name: str, items: Sequence[Item], scores: Scores) -> list[Metric]:
     if not scored:
         return []
     values = [fmean(scores[item.index]) for item in scored]
-    return [Metric(name, fmean(values), len(values), interval(values, [item.cluster for item in scored]))]
+    return [Metric(name, fmean(values), len(values), interval(values, [source_of(item.cluster) for item in scored]))]
 
 
 def accuracy_by(
@@ -96,12 +96,39 @@ def all_right(name: str, groups: Mapping[Hashable, Sequence[Item]], scores: Scor
         fmean(min(sample) for sample in zip(*(scores[item.index] for item in group), strict=True))
         for group in groups.values()
     ]
-    return [Metric(name, fmean(values), len(values), interval(values))]
+    return [mean_metric(name, values, sources_of(groups.values()))]
 
 
-def mean_metric(name: str, values: Sequence[float]) -> Metric:
-    """The mean of independent values in [0, 1]."""
-    return Metric(name, fmean(values), len(values), interval(values))
+def whole_groups(
+    name: str, groups: Mapping[Hashable, Sequence[Item]], size_of: Callable[[Item], int]
+) -> dict[Hashable, Sequence[Item]]:
+    """The groups of which every item is there; others, which a metric would find too good, are counted in the log.
+
+    Args:
+        name: of the metric.
+        groups: items by group.
+        size_of: how many items the group of an item has.
+    """
+    whole = {key: group for key, group in groups.items() if len(group) >= size_of(group[0])}
+    if len(whole) < len(groups):
+        logger.warning(
+            "%s: %d of %d groups of items are not there with all of their items, and are left out. Have all items of the "
+            "data answered for them to count.",
+            name,
+            len(groups) - len(whole),
+            len(groups),
+        )
+    return whole
+
+
+def sources_of(groups: Iterable[Sequence[Item]]) -> list[str | None]:
+    """For each group what it shares with others; None where it is independent."""
+    return [shared_source(group[0].cluster) for group in groups]
+
+
+def mean_metric(name: str, values: Sequence[float], clusters: Sequence[Hashable | None] = ()) -> Metric:
+    """The mean of values in [0, 1], see :func:`interval`."""
+    return Metric(name, fmean(values), len(values), interval(values, clusters))
 
 
 def interval(values: Sequence[float], clusters: Sequence[Hashable | None] = ()) -> tuple[float, float] | None:

@@ -5,7 +5,7 @@ import ast
 import logging
 import re
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,7 @@ from typing import Any
 from open_r1_vision.evaluate.benchmarks.aggregate import accuracy, accuracy_by, collect_scores
 from open_r1_vision.evaluate.benchmarks.extraction import find_answer, find_option, named_option
 from open_r1_vision.evaluate.benchmarks.scoring import same_answer
-from open_r1_vision.evaluate.items import PROMPT_STYLES, Item, Metric, Record
+from open_r1_vision.evaluate.items import GROUP_MARK, PROMPT_STYLES, Item, Metric, Record
 from open_r1_vision.evaluate.sources import Row, read_rows
 from open_r1_vision.evaluate.stored_images import StoredImage
 from open_r1_vision.evaluate.tsv import read_list
@@ -68,7 +68,11 @@ class TableBenchmark:
             logger.warning("%s: %d of %d rows have no image and are left out.", path, len(rows) - len(kept), len(rows))
         items = [self.check(self.build(row), row) for row in kept]
         refuse_equal_indices(items, str(path))
-        return cluster_by_image(without_single_clusters(items))
+        return cluster_by_source(self.grouped(items))
+
+    def grouped(self, items: list[Item]) -> list[Item]:
+        """The items, with the clusters that only all of them together show."""
+        return items
 
     def source(self, path: str | Path | None) -> str | Path:
         """The path that was given.
@@ -281,20 +285,37 @@ def refuse_equal_indices(items: Sequence[Item], source: str) -> None:
         )
 
 
-def without_single_clusters(items: Sequence[Item]) -> list[Item]:
-    """Items of which none is alone in its cluster: one that shares nothing is independent."""
-    counts = Counter(item.cluster for item in items)
-    return [item if counts[item.cluster] > 1 else replace(item, cluster=None) for item in items]
+def cluster_by_source(items: Sequence[Item]) -> list[Item]:
+    """Put items in one cluster that have one already, or that show the same images; one that shares nothing has none.
 
+    Clusters that share images have one source, and stay apart in it: `image 1f00 / question 5`.
+    """
+    parents: dict[Hashable, Hashable] = {}
 
-def cluster_by_image(items: Sequence[Item]) -> list[Item]:
-    """Put items that show the same images in one cluster; others, and those that have a cluster, stay as they are."""
-    keys = [None if item.cluster is not None else _image_key(item) for item in items]
-    counts = Counter(key for key in keys if key is not None)
-    return [
-        replace(item, cluster=f"image {key[:16]}") if key is not None and counts[key] > 1 else item
-        for item, key in zip(items, keys, strict=True)
-    ]
+    def root(key: Hashable) -> Hashable:
+        while parents.setdefault(key, key) != key:
+            parents[key] = key = parents[parents[key]]
+        return key
+
+    images = [_image_key(item) for item in items]
+    for place, (item, image) in enumerate(zip(items, images, strict=True)):
+        for name, value in (("cluster", item.cluster), ("image", image)):
+            if value is not None:
+                parents[root((name, value))] = root(place)
+    sources: dict[Hashable, list[int]] = {}
+    for place in range(len(items)):
+        sources.setdefault(root(place), []).append(place)
+    sizes = Counter(item.cluster for item in items)
+    found = list(items)
+    for places in sources.values():
+        clusters = {items[place].cluster for place in places}
+        image = next((f"image {key[:16]}" for place in places if (key := images[place])), "")
+        for place in places:
+            own = items[place].cluster
+            name = image if own is None else own if len(clusters) == 1 else f"{image}{GROUP_MARK}{own}"
+            size = 1 if own is None else sizes[own]
+            found[place] = replace(items[place], cluster=name if len(places) > 1 else None, group_size=size)
+    return found
 
 
 def _image_key(item: Item) -> str | None:

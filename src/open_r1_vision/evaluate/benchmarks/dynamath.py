@@ -2,13 +2,15 @@
 """DynaMath (Zou et al., arXiv 2411.00836): 501 questions in ten variants each.
 
 `dynamath_average` is the share of right answers over all rows, with the variants of a question as one cluster;
-`dynamath_worst` that of questions that are right in every variant, which papers mostly print. A reply is JSON with
+`dynamath_worst` that of questions that are right in every variant, which papers mostly print; questions of which a
+variant was not asked are left out. A reply is JSON with
 `short answer` (rule `json`), else read as every other. Official rules on top of the rewards' own: numbers may differ
 by 0.001, and `2π` is 6.283 (`dynamath_tolerance`); of texts it is enough to give a part of the gold
 (`dynamath_part_of_gold`; ours: in whole words). The words of the prompt are ours.
 """
 
 import json
+import logging
 import math
 import re
 from collections.abc import Sequence
@@ -20,6 +22,7 @@ from open_r1_vision.evaluate.benchmarks.aggregate import (
     all_right,
     collect_scores,
     groups_of,
+    whole_groups,
 )
 from open_r1_vision.evaluate.benchmarks.base import TableBenchmark, field_text, kinds_by, parsed_options
 from open_r1_vision.evaluate.benchmarks.extraction import find_answer, find_option
@@ -27,6 +30,8 @@ from open_r1_vision.evaluate.benchmarks.scoring import same_answer
 from open_r1_vision.evaluate.items import Item, Metric, Record
 from open_r1_vision.evaluate.sources import Row
 from open_r1_vision.rewards.numbers import parse_number
+
+logger = logging.getLogger(__name__)
 
 TOLERANCE = 0.001
 #: Letters of options, of which a question's text may name no text.
@@ -91,9 +96,13 @@ class DynaMath(TableBenchmark):
     def metrics(self, items: Sequence[Item], records: Sequence[Record]) -> list[Metric]:
         scores = collect_scores(self.name, items, records)
         groups = groups_of(items, scores, _question)
-        whole = max(map(len, groups.values()), default=0)
-        complete = {key: group for key, group in groups.items() if len(group) == whole}
-        metrics = accuracy("dynamath_average", items, scores) + all_right("dynamath_worst", complete, scores)
+        metrics = accuracy("dynamath_average", items, scores)
+        variants = max((item.group_size for item in items), default=1)
+        if variants > 1:
+            whole = whole_groups("dynamath_worst", groups, lambda _: variants)
+            metrics += all_right("dynamath_worst", whole, scores)
+        elif groups:
+            logger.warning("These DynaMath data have one variant of each question, so there is no dynamath_worst.")
         for name in ("subject", "knowledge_level"):
             metrics += accuracy_by(f"dynamath_average_{name}", items, scores, kinds_by(name))
         return metrics

@@ -9,7 +9,6 @@ rule where the official code has a judge extract and compare.
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 
 from open_r1_vision.evaluate.benchmarks.aggregate import accuracy, accuracy_by, collect_scores
 from open_r1_vision.evaluate.benchmarks.base import TableBenchmark, field_text, kinds_by, parsed_options
@@ -23,8 +22,7 @@ class MathVerse(TableBenchmark):
 
     cot: bool = False
 
-    def read(self, path: str | Path | None) -> list[Item]:
-        items = super().read(path)
+    def grouped(self, items: list[Item]) -> list[Item]:
         if len({field_text(item, "problem_version") for item in items}) < 2:
             return items
         return [

@@ -7,13 +7,17 @@ Answers to a `list` are compared without blanks. Ours: the official code takes t
 edit distance, we take none; VLMEvalKit does not round.
 """
 
+import re
 from dataclasses import dataclass
 
-from open_r1_vision.evaluate.benchmarks.base import TableBenchmark
+from open_r1_vision.evaluate.benchmarks.base import TableBenchmark, field_text
 from open_r1_vision.evaluate.benchmarks.scoring import same_answer
 from open_r1_vision.evaluate.items import Item
 from open_r1_vision.evaluate.sources import Row
 from open_r1_vision.rewards.numbers import parse_number
+
+_PRECISION = re.compile(r"\d{1,2}(\.0*)?", re.ASCII)
+_NO_PRECISION = ("", "nan", "None")
 
 
 @dataclass(frozen=True)
@@ -39,6 +43,13 @@ class MathVista(TableBenchmark):
     def check(self, item: Item, row: Row) -> Item:
         if row.text("question_type") == "multi_choice" and len(item.options) < 2:
             raise ValueError(f"{row.place}: the question is multi_choice, but 'choices' holds {len(item.options)}.")
+        precision = row.text("precision")
+        is_number = precision in _NO_PRECISION or _PRECISION.fullmatch(precision)
+        if row.text("answer_type") == "float" and not is_number:
+            raise ValueError(
+                f"{row.place}: 'precision' is {precision!r:.80}, but it must be a number of digits behind the point, "
+                "such as 1 or 1.0. Correct it, or leave it empty for as many digits as the answer has."
+            )
         return super().check(item, row)
 
     def has_option_columns(self, item: Item) -> bool:
@@ -51,7 +62,7 @@ class MathVista(TableBenchmark):
         if kind == "list":
             return float("".join(answer.split()) == "".join(item.answer.split()))
         right = same_answer(answer, item.answer, item.question)
-        return max(right, mathvista_rounding(answer, item.answer, kind, str(item.fields.get("precision") or "")))
+        return max(right, mathvista_rounding(answer, item.answer, kind, field_text(item, "precision")))
 
 
 def mathvista_rounding(answer: str, gold: str, answer_type: str, precision: str = "") -> float:
@@ -59,7 +70,8 @@ def mathvista_rounding(answer: str, gold: str, answer_type: str, precision: str 
 
     Args:
         answer_type: `integer` or `float`; others are not rounded.
-        precision: digits behind the point, such as `1` or `1.0`; empty for those of the gold.
+        precision: digits behind the point, such as `1` or `1.0`; empty for those of the gold, as is the `nan` that
+            pandas makes of an empty cell.
     """
     number, gold_number = parse_number(answer), parse_number(gold)
     if number is None or gold_number is None or answer_type not in ("integer", "float"):
@@ -68,7 +80,7 @@ def mathvista_rounding(answer: str, gold: str, answer_type: str, precision: str 
         return 0.0
     if answer_type == "integer":
         return float(int(number.value) == int(gold_number.value))
-    digits = int(float(precision)) if precision else len(gold.partition(".")[2])
+    digits = int(float(precision)) if _PRECISION.fullmatch(precision) else len(gold.partition(".")[2])
     return float(round(number.value, digits) == round(gold_number.value, digits))
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from open_r1_vision.evaluate.benchmarks.aggregate import accuracy, accuracy_by, collect_scores
-from open_r1_vision.evaluate.benchmarks.base import TableBenchmark, cluster_by_image, kinds_by, refuse_equal_indices
+from open_r1_vision.evaluate.benchmarks.base import TableBenchmark, cluster_by_source, kinds_by, refuse_equal_indices
 from open_r1_vision.evaluate.items import Item, Metric, Record
 from open_r1_vision.evaluate.sources import SPLIT_MARK
 from open_r1_vision.evaluate.stored_images import from_value
@@ -64,7 +64,7 @@ def items_from_rows(dataset: Any, name: str) -> list[Item]:
             )
         )
     refuse_equal_indices(items, name)
-    return cluster_by_image(items)
+    return cluster_by_source(items)
 
 
 BENCHMARKS = (Rows("rows"),)

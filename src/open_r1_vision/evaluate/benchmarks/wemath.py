@@ -16,7 +16,15 @@ from collections.abc import Hashable, Sequence
 from dataclasses import dataclass, replace
 from statistics import fmean
 
-from open_r1_vision.evaluate.benchmarks.aggregate import accuracy, collect_scores, groups_of, interval, mean_metric
+from open_r1_vision.evaluate.benchmarks.aggregate import (
+    accuracy,
+    collect_scores,
+    groups_of,
+    interval,
+    mean_metric,
+    sources_of,
+    whole_groups,
+)
 from open_r1_vision.evaluate.benchmarks.base import TableBenchmark, field_text, option_lines
 from open_r1_vision.evaluate.benchmarks.extraction import infer_option, named_option
 from open_r1_vision.evaluate.items import Item, Metric, Record
@@ -61,18 +69,15 @@ class WeMath(TableBenchmark):
 
     def metrics(self, items: Sequence[Item], records: Sequence[Record]) -> list[Metric]:
         scores = collect_scores(self.name, items, records)
-        problems = {
-            key: group
-            for key, group in groups_of(items, scores, _problem).items()
-            if len(group) == _num_rows(group[0])
-        }
+        problems = whole_groups("wemath_strict", groups_of(items, scores, _problem), _num_rows)
+        sources = sources_of(problems.values())
         kinds = [_kinds(group, scores) for group in problems.values()]
         metrics = []
         for rule in ("strict", "loose") if kinds else ():
             values = [fmean(_value(kind, rule) for kind in samples) for samples in kinds]
-            metrics.append(mean_metric(f"wemath_{rule}", values))
+            metrics.append(mean_metric(f"wemath_{rule}", values, sources))
         metrics += accuracy("wemath_micro", items, scores)
-        return metrics + _four_dimensions(kinds) + _step_accuracies(items, scores)
+        return metrics + _four_dimensions(kinds, sources) + _step_accuracies(items, scores)
 
 
 def _problem(item: Item) -> str:
@@ -110,12 +115,12 @@ def _value(kind: str, rule: str) -> float:
     return 0.5 if kind == "IG" else float(kind != "IK" and rule not in kind)
 
 
-def _four_dimensions(kinds: Sequence[Sequence[str]]) -> list[Metric]:
+def _four_dimensions(kinds: Sequence[Sequence[str]], sources: Sequence[str | None]) -> list[Metric]:
     if not kinds:
         return []
 
     def share(name: str, found: Sequence[Sequence[bool]]) -> Metric:
-        return mean_metric(f"wemath_{name}", [fmean(map(float, samples)) for samples in found])
+        return mean_metric(f"wemath_{name}", [fmean(map(float, samples)) for samples in found], sources)
 
     metrics = [
         share("insufficient_knowledge", [[kind == "IK" for kind in samples] for samples in kinds]),
@@ -126,7 +131,10 @@ def _four_dimensions(kinds: Sequence[Sequence[str]]) -> list[Metric]:
         metrics.append(share(f"complete_mastery_{rule}", mastered))
         rote = [float(rule in kind) for samples in kinds for kind in samples if kind not in ("IK", "IG")]
         clusters: list[Hashable | None] = [
-            place for place, samples in enumerate(kinds) for kind in samples if kind not in ("IK", "IG")
+            sources[place] or place
+            for place, samples in enumerate(kinds)
+            for kind in samples
+            if kind not in ("IK", "IG")
         ]
         if rote:
             name = f"wemath_rote_memorization_rate_{rule}"

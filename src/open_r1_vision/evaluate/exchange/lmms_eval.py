@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from open_r1_vision.evaluate.exchange.matching import make_record, refuse_missing
+from open_r1_vision.evaluate.exchange.matching import make_record, refuse_missing, same_gold
 from open_r1_vision.evaluate.items import Benchmark, Item, Record
 
 #: How the text of a request that failed starts, which lmms-eval scores as an answer.
@@ -79,7 +79,7 @@ def _belongs(benchmark: Benchmark, item: Item, line: Mapping[str, Any]) -> bool:
     target = line.get("target")
     targets = [str(one) for one in (target if isinstance(target, list) else [target]) if one is not None and one != ""]
     if targets and item.answer is not None:
-        return any(one == item.fields.get("answer") or benchmark.score(item, one) == 1 for one in targets)
+        return any(same_gold(benchmark, item, one) for one in targets)
     shown = " ".join(str(line.get("input") or "").split())
     return not shown or " ".join(item.question.split()) in shown
 

@@ -8,6 +8,8 @@ from open_r1_vision.evaluate.items import Benchmark, Item, Record
 
 #: No kit keeps a prompt that could be hashed.
 UNKNOWN_PROMPT = ""
+#: Where the kits, and our rows, have the gold answer.
+GOLD_COLUMNS = ("answer", "solution")
 
 
 def refuse_missing(
@@ -24,6 +26,13 @@ def refuse_missing(
             f"{str(path)!r} has no prediction for {len(missing)} of the {len(items)} items of {benchmark.name!r}, the "
             f"first is {missing[0]!r}. {hint}"
         )
+
+
+def same_gold(benchmark: Benchmark, item: Item, text: str) -> bool:
+    """Whether a text that a kit has for the gold answer is the item's, as its column has it or in other words."""
+    known = (item.answer, *(item.fields.get(name) for name in GOLD_COLUMNS))
+    own = {" ".join(str(value).split()) for value in known if value is not None}
+    return " ".join(text.split()) in own or benchmark.score(item, text) == 1
 
 
 def make_record(
@@ -43,14 +52,20 @@ def make_record(
 
     Args:
         answer: with `extractor`, what was found in the text, None for nothing; without it our own rule looks for it.
-        score: a verdict that came with the prediction; by default our own rule gives it.
+        score: a verdict that came with the prediction; by default our own rule gives it. 0 for all but `ok`.
+        judged_by: who gave it; nobody where the request failed.
         status: one of `items.STATUSES`; by default `ok` or `no_answer`.
         tokens: None where the kit does not say.
     """
     if not extractor:
         answer, extractor = benchmark.extract(item, raw)
+    status = status or ("no_answer" if answer is None else "ok")
+    if item.answer is None or status == "failed":
+        judged_by = "none"
     if item.answer is None:
-        score, judged_by = None, "none"
+        score = None
+    elif status != "ok":
+        score = 0.0
     elif score is None:
         score = benchmark.score(item, answer)
     return Record(
@@ -65,7 +80,7 @@ def make_record(
         gold=item.answer,
         score=score,
         judged_by=judged_by,
-        status=status or ("no_answer" if answer is None else "ok"),
+        status=status,
         tokens=tokens,
         seed=None,
         cluster=item.cluster,
