@@ -123,13 +123,14 @@ def test_commands(claims, tmp_path):
     assert command[start + 1 : start + 5] == ["0.9", "0.1", "0", "1"]
     assert (option(command, "max_steps"), option(command, "eval_every"), option(command, "seed")) == ("40", "40", "2")
     assert option(command, "eval_dataset_options") == '{"count": 512}'
-    # the stages of PeBR-R1 share one warm-up and split
+    # the stages of PeBR-R1 have one seed, one warm-up and one split
     command = study.command("one_stage", 2)
     assert option(command, "config") == str(tmp_path / "curriculum_seed0" / "recipes" / "reason.yaml")
     assert option(command, "model_name_or_path") == str(tmp_path / "curriculum_seed0" / "warm_up" / "final")
     budget = {name: option(study.command(name, 2), "max_steps") for name in ("perceive", "reason", "one_stage")}
     assert budget == {"perceive": "10", "reason": "20", "one_stage": "30"}
-    assert option(study.command("reason", 2), "model_name_or_path") == str(tmp_path / "perceive_seed2" / "final")
+    assert option(study.command("reason", 2), "model_name_or_path") == str(tmp_path / "perceive_seed0" / "final")
+    assert option(study.command("reason", 2), "seed") == "0"
     command = study.command("curriculum", 2)
     assert command[2:3] == ["open_r1_vision.curriculum"]
     assert option(command, "until") == "splits"
@@ -141,7 +142,6 @@ def test_the_curriculum_runs_once(claims, tmp_path):
     assert [option(command, "output_dir").rpartition("/")[2] for command in launch.commands] == [
         "curriculum_seed0",
         *(f"{name}_seed0" for name in ("perceive", "reason", "one_stage")),
-        *(f"{name}_seed1" for name in ("perceive", "reason", "one_stage")),
     ]
 
 

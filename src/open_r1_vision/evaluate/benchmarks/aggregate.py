@@ -112,8 +112,8 @@ def whole_groups(
     whole = {key: group for key, group in groups.items() if len(group) >= size_of(group[0])}
     if len(whole) < len(groups):
         logger.warning(
-            "%s: %d of %d groups of items are not there with all of their items, and are left out. Have all items of the "
-            "data answered for them to count.",
+            "%s: %d of %d groups of items are not there with all of their items, and are left out. Have all items of "
+            "the data answered for them to count.",
             name,
             len(groups) - len(whole),
             len(groups),
