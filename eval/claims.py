@@ -303,8 +303,8 @@ def format_table(claims: Sequence[Claim], study: Study) -> list[str]:
     notes = [
         f"Seeds {', '.join(map(str, study.seeds))}; {study.size['steps']} steps of 32 questions and 8 completions "
         f"(PeBR-R1: seed 0, 30 of 16 questions); {study.size['rows']} held-out rows; {total:.0f} minutes for all runs "
-        f"on {study.processes} cores, some of which serve several lines. Commands are `python eval/claims.py` with what "
-        "stands in the line.",
+        f"on {study.processes} cores, some of which serve several lines. A command is `python eval/claims.py` with "
+        "what stands in the line.",
         *PLAN["notes"],
     ]
     return [*lines, *(line for note in notes for line in ("", *textwrap.wrap(note, 119)))]
