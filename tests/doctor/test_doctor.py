@@ -350,6 +350,7 @@ def test_options_that_a_config_refuses(ask, recipe, monkeypatch):
 
 def test_an_architecture_that_is_not_estimated_stops_nothing(ask, recipe, monkeypatch):
     monkeypatch.delitem(shapes._VISION_BLOCK, "qwen2_5_vl")
+    shapes.read_shape.cache_clear()
     code, said = ask("--config", recipe(), "--gpus", "1", "--gpu_memory", "80")
     assert code == 0, said
     ((level, text),) = said["memory"]
