@@ -129,6 +129,8 @@ class Study:
         folder = self.folder_of(name, seed)
         if self.is_finished(folder):
             return
+        from open_r1_vision.files import write_whole
+
         start = time.monotonic()
         try:
             self.launch(self.command(name, seed))
@@ -137,7 +139,7 @@ class Study:
             seconds = self.seconds()
             seconds[folder.name] = seconds.get(folder.name, 0.0) + time.monotonic() - start
             self.folder.mkdir(parents=True, exist_ok=True)
-            (self.folder / "seconds.json").write_text(json.dumps(seconds, indent=1), encoding="utf-8")
+            write_whole(self.folder / "seconds.json", json.dumps(seconds, indent=1))
         if not self.is_finished(folder):
             raise SystemExit(f"{folder} is not finished, though its command ended well: look at what it wrote.")
 

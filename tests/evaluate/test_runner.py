@@ -12,7 +12,7 @@ from fakes import Backend, Sums, options, run, samples_file
 from PIL import Image
 
 from open_r1_vision.evaluate.items import Record
-from open_r1_vision.evaluate.records import read_records, read_run
+from open_r1_vision.evaluate.records import RunFolder, read_records, read_run
 
 
 def statuses(folder):
@@ -318,3 +318,20 @@ def test_a_score_is_never_given_to_what_did_not_end_well():
     assert cut == Record(
         "sums", "0", 3, "sha", "method", "<answer>1</answer>", "1", "tags", "1", 0.0, "rule", "truncated", 9, 5, None
     )
+
+
+def test_a_kill_while_seconds_are_written(tmp_path, monkeypatch):
+    """They are there whole, or as they were: an empty file would end every later start."""
+    folder = RunFolder(tmp_path)
+    folder.add_seconds(1.25)
+
+    def killed(*args):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("os.fsync", killed)
+    with pytest.raises(KeyboardInterrupt):
+        folder.add_seconds(2.0)
+    monkeypatch.undo()
+    assert folder.seconds() == 1.25
+    folder.add_seconds(2.0)
+    assert folder.seconds() == 3.25

@@ -121,7 +121,7 @@ class RunFolder:
 
     def add_seconds(self, seconds: float) -> None:
         """Note more work."""
-        (self.folder / _SECONDS_FILE).write_text(f"{self.seconds() + seconds:.3f}\n")
+        write_whole(self.folder / _SECONDS_FILE, f"{self.seconds() + seconds:.3f}\n")
 
     def close(self) -> None:
         """Let other processes have the folder."""
