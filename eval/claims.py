@@ -26,6 +26,8 @@ from statistics import fmean
 
 import yaml
 
+from open_r1_vision.files import write_whole
+
 ROOT = Path(__file__).parents[1]
 BEGIN, END = "<!-- claims: written by eval/claims.py -->", "<!-- end of claims -->"
 
@@ -129,8 +131,6 @@ class Study:
         folder = self.folder_of(name, seed)
         if self.is_finished(folder):
             return
-        from open_r1_vision.files import write_whole
-
         start = time.monotonic()
         try:
             self.launch(self.command(name, seed))

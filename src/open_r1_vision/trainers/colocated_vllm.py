@@ -157,7 +157,8 @@ class ColocatedVLLM(Base):
         backend = self.vllm_generation
         given = backend.generation_kwargs or {}
         kwargs = {name: value for name, value in given.items() if name in HARMLESS}
-        bias = {token: value for token, value in self._logit_bias().items() if token in self._vision_tokens()}
+        vision_tokens = self._vision_tokens()
+        bias = {token: value for token, value in self._logit_bias().items() if token in vision_tokens}
         if bias:
             kwargs["logit_bias"] = bias
         with swapped(backend, {**WHOLE, "generation_kwargs": kwargs, **settings}):
